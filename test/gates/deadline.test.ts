@@ -6,6 +6,7 @@ import { namesOf } from '../../streams/subjects.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { busy } from '../kit/within.ts'
 import { GATES, gateOf, gatesOf, untilSuspended } from './kit.ts'
 
 const server = useServer({ syncInterval: 'default' })
@@ -22,10 +23,12 @@ const retried = asset('retried', {
   execute: (ctx) => ctx.signalGate({ timeout: 1500, timeoutAction: 'retry', retryDelays: ['5m'] }),
 })
 const COUNT = 100
+/** All of them must be open before the first one times out. */
+const OPEN_MS = Math.round(4000 * busy())
 const raced = asset('raced', {
   scatter: () => Array.from({ length: COUNT }, (_, i) => i),
   scatterOptions: { failureMode: 'partial', failureThreshold: 1, retry: { maxAttempts: 1 } },
-  execute: (ctx) => ctx.signalGate({ timeout: 4000 + 7 * (ctx.index % 20) }),
+  execute: (ctx) => ctx.signalGate({ timeout: OPEN_MS + 7 * (ctx.index % 20) }),
 })
 const all = pipeline('deadlines', [once, retried, raced])
 
