@@ -23,6 +23,8 @@ import { unlessAborted } from '../../options/timer.ts'
 
 const VALUES_MAX = 32
 const KEY_CHUNKS_MAX = 16
+/** A value that takes longer, and that somebody gave up. */
+const STUCK_MS = 30_000
 /** Of the values of chains that are under way, all together. */
 const KEPT_BYTES = 32 * 1024 * 1024
 
@@ -32,6 +34,8 @@ const KEPT_BYTES = 32 * 1024 * 1024
  */
 class Recent<T> {
   readonly #entries = new Map<string, Promise<T>>()
+  /** Of those that are not there yet. */
+  readonly #sinceMs = new WeakMap<Promise<T>, number>()
   readonly #max: number
 
   constructor(max: number) {
@@ -47,8 +51,21 @@ class Recent<T> {
     }
     const made = make()
     this.#keep(key, made)
-    made.catch(() => this.#entries.delete(key))
+    this.#sinceMs.set(made, performance.now())
+    made.then(
+      () => this.#sinceMs.delete(made),
+      () => {
+        if (this.#entries.get(key) === made) this.#entries.delete(key)
+      },
+    )
     return made
+  }
+
+  /** Called where nobody waits for it any more: it may never come, so later callers ask anew. */
+  forgetIfStuck(key: string): void {
+    const made = this.#entries.get(key)
+    const sinceMs = made && this.#sinceMs.get(made)
+    if (sinceMs !== undefined && performance.now() - sinceMs >= STUCK_MS) this.#entries.delete(key)
   }
 
   put(key: string, value: T): void {
@@ -169,7 +186,12 @@ export class Values {
           return await this.#given(`input ${name}`, schema, stored)
         }
         const loading = this.#kept.get(key)?.sight ?? this.#values.get(key, load)
-        return [name, await unlessAborted(loading, signal)] as const
+        try {
+          return [name, await unlessAborted(loading, signal)] as const
+        } catch (error) {
+          if (signal?.aborted) this.#values.forgetIfStuck(key)
+          throw error
+        }
       }),
     )
     return new Deps(entries)

@@ -85,10 +85,10 @@ async function load(
 ): Promise<{ keyChunk: KeyChunk; deps: Deps } | undefined> {
   const { signal } = held.abort
   try {
-    return await runCode(signal, task.timeoutMs, async () => {
+    return await runCode(signal, task.timeoutMs, async (own) => {
       const [keyChunk, deps] = await Promise.all([
         shared.values.keyChunk(held.shard, parseRunId(task.run).id, assetName(task.asset), task.keyChunk),
-        shared.values.deps(task.deps, asset),
+        shared.values.deps(task.deps, asset, own()),
       ])
       return { keyChunk, deps }
     })
