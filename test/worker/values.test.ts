@@ -54,7 +54,7 @@ it('a value whose load never ends is loaded anew, once it was given up after hal
   const at = { n: { shard: 0, seq: 3, input: 'n' } }
   const givenUp = async (): Promise<void> => {
     const left = new AbortController()
-    const waits = values.deps(at, user, left.signal)
+    const waits = values.deps(at, user, () => left.signal)
     left.abort(new Error('late'))
     await expect(waits).rejects.toThrow('late')
   }

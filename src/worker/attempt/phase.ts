@@ -40,7 +40,7 @@ export async function runPhase(
 ): Promise<{ readonly value: unknown; readonly stored?: StoredValue | undefined }> {
   const { shared, held, task, asset, run, name, opener } = parts
   return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
-    const deps = await (await shared.values.deps(task.deps, asset, signal())).get()
+    const deps = await (await shared.values.deps(task.deps, asset, signal)).get()
     const ctx = contextOf(
       shared,
       task,

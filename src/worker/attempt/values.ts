@@ -171,9 +171,14 @@ export class Values {
 
   /**
    * Values of dependencies by name, read once for all tasks of this process that follow. Rejects
-   * with the signal's reason as soon as that is aborted.
+   * with the signal's reason as soon as that is aborted. The signal is made only where a value is
+   * waited for.
    */
-  async deps(deps: Readonly<Record<string, ValueAt>>, { definition }: AnyAsset, signal?: AbortSignal): Promise<Deps> {
+  async deps(
+    deps: Readonly<Record<string, ValueAt>>,
+    { definition }: AnyAsset,
+    signalOf?: () => AbortSignal,
+  ): Promise<Deps> {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
         const { inputSchema } = definition.dependsOn.find((asset) => asset.name === name)?.definition ?? {}
@@ -185,9 +190,11 @@ export class Values {
           if (!schema) return await this.#io.loadShared(stored)
           return await this.#given(`input ${name}`, schema, stored)
         }
-        const loading = this.#kept.get(key)?.sight ?? this.#values.get(key, load)
+        const kept = this.#kept.get(key)
+        if (kept) return [name, await kept.sight] as const
+        const signal = signalOf?.()
         try {
-          return [name, await unlessAborted(loading, signal)] as const
+          return [name, await unlessAborted(this.#values.get(key, load), signal)] as const
         } catch (error) {
           if (signal?.aborted) this.#values.forgetIfStuck(key)
           throw error

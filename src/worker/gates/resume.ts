@@ -142,7 +142,7 @@ export async function runResume(
     const code = async (inner: () => AbortSignal): Promise<unknown> => {
       const [keyChunk, deps] = await Promise.all([
         shared.values.keyChunk(held.shard, run, name, task.keyChunk),
-        shared.values.deps(task.deps, asset, inner()),
+        shared.values.deps(task.deps, asset, inner),
       ])
       const key = keyChunk.key(task.index)
       const gate = { ...task.from, run, asset: name }

@@ -88,7 +88,7 @@ async function load(
     return await runCode(signal, task.timeoutMs, async (own) => {
       const [keyChunk, deps] = await Promise.all([
         shared.values.keyChunk(held.shard, parseRunId(task.run).id, assetName(task.asset), task.keyChunk),
-        shared.values.deps(task.deps, asset, own()),
+        shared.values.deps(task.deps, asset, own),
       ])
       return { keyChunk, deps }
     })
