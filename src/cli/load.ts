@@ -9,7 +9,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError, messageOf } from '../../streams/errors.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
-import { declaredPipelines, isPipeline, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
+import { declaredPipelines, giveHooks, isPipeline, type Pipeline, pipelinesOf } from '../define/pipeline.ts'
 import type { WorkerConfig } from '../worker/options.ts'
 import { workerConfigOf } from './worker-config.ts'
 
@@ -29,7 +29,10 @@ export async function loadFile(file: string): Promise<WorkerFile> {
   const before = new Set(declaredPipelines())
   const exported = await loadModule(file)
   const pipelines = pipelinesIn(file, exported, before)
-  return { file, pipelines, config: workerConfigOf(file, exported) ?? {} }
+  const config = workerConfigOf(file, exported) ?? {}
+  if (config.hooks !== undefined)
+    for (const one of pipelines) giveHooks(`${file}: export const worker: hooks`, one, config.hooks)
+  return { file, pipelines, config }
 }
 
 /** As `loadFile`, the pipelines alone. */

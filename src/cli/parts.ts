@@ -49,7 +49,7 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   const loaded = await untilLoaded(files, stop.asked)
   if (!loaded) return
   const pipelines = loaded.flatMap((one) => one.pipelines)
-  const { io, logger, ...config } = onlyConfig(loaded)
+  const { io, logger, hooks: _, ...config } = onlyConfig(loaded)
   const drainMs = parseDuration(
     'worker: drainTimeout',
     given.drainTimeout ?? config.drainTimeout ?? WORKER_DEFAULTS.drainTimeout,

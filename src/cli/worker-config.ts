@@ -7,6 +7,7 @@ import type { WorkerConfig } from '../worker/options.ts'
 const OPTIONS: OptionNames<WorkerConfig> = {
   resources: true,
   io: true,
+  hooks: true,
   logger: true,
   logs: true,
   concurrency: true,
@@ -27,8 +28,6 @@ export function workerConfigOf(file: string, exported: Readonly<Record<string, u
   const at = `${file}: export const worker`
   if (typeof config !== 'object' || config === null)
     throw new InvalidError(`${at} must be an object, such as { resources: { db } }, got ${kindOf(config)}`)
-  if ('hooks' in config)
-    throw new InvalidError(`${at}: hooks belong to the pipeline: pipeline('name', [asset, …], { hooks: { … } })`)
   refuseUnknown(at, config, OPTIONS)
   const { io, resources, logger }: WorkerConfig = config
   for (const [name, value] of Object.entries({ io, resources }))

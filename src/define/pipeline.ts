@@ -65,22 +65,60 @@ const OPTIONS = ['timeout', 'upstream', 'concurrency', 'retention', 'subscriptio
 const DECLARED_MAX = 10
 const REGISTRY = Symbol.for('flowstone.pipelines')
 
+interface Declaration {
+  readonly assets: readonly AnyAsset[]
+  readonly options: PipelineOptions
+}
+
 interface Registry {
   readonly declared: Pipeline[]
   readonly owners: WeakMap<AnyAsset, Set<Pipeline>>
+  /** What `pipeline` was given. */
+  readonly declarations: WeakMap<Pipeline, Declaration>
 }
 
 /**
  * One for all copies of this package in the process: a pipeline that one of them declared is known
  * to the others.
  */
-const { declared, owners }: Registry = registry()
+const { declared, owners, declarations }: Registry = registry()
 
 /**
  * Declares a pipeline. Throws InvalidError for duplicates, for dependencies that are not in the
  * list, and for cycles.
  */
 export function pipeline(name: string, declaredAssets: readonly AnyAsset[], options: PipelineOptions = {}): Pipeline {
+  const result = built(name, declaredAssets, options)
+  declarations.set(result, { assets: [...declaredAssets], options })
+  declared.push(result)
+  if (declared.length > DECLARED_MAX) declared.shift()
+  for (const member of declaredAssets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
+  return result
+}
+
+/**
+ * Gives the pipeline hooks if it has none. It is changed itself, as others may hold it. Called
+ * before anything uses it. `at`: where the hooks were given, for errors.
+ */
+export function giveHooks(at: string, one: Pipeline, hooks: PipelineHooks): void {
+  const declaration = declarations.get(one)
+  if (!declaration)
+    throw new InvalidError(
+      `${at}: pipeline ${one.name} was not made by pipeline(name, …); give it its hooks where it is declared`,
+    )
+  const { assets, options } = declaration
+  if (options.hooks !== undefined) return
+  const more = { ...options, hooks }
+  Object.assign(one, built(one.name, assets, more, at))
+  declarations.set(one, { assets, options: more })
+}
+
+function built(
+  name: string,
+  declaredAssets: readonly AnyAsset[],
+  options: PipelineOptions,
+  hooksAt = `pipeline ${name}: hooks`,
+): Pipeline {
   checkName('pipeline name', name)
   const at = `pipeline ${name}`
   refuseUnknown(at, options, OPTIONS)
@@ -93,9 +131,7 @@ export function pipeline(name: string, declaredAssets: readonly AnyAsset[], opti
   const sensors = membersOf(at, 'sensor', options.sensors, declaredAssets)
   const declaresAssets = declaredAssets.every(isAsset)
   const hooks =
-    options.hooks === undefined || !declaresAssets
-      ? undefined
-      : parseHooks(`${at}: hooks`, options.hooks, declaredAssets)
+    options.hooks === undefined || !declaresAssets ? undefined : parseHooks(hooksAt, options.hooks, declaredAssets)
   const assets: readonly AnyAsset[] = [
     ...declaredAssets,
     ...[...schedules, ...sensors].flatMap(({ internal }) => internal),
@@ -139,16 +175,12 @@ export function pipeline(name: string, declaredAssets: readonly AnyAsset[], opti
   }
   const sorted = specs.toSorted((a, b) => (a.name < b.name ? -1 : 1))
   const version = hash64(JSON.stringify(Object.keys(settings).length === 0 ? sorted : [sorted, settings]))
-  const result: Pipeline = {
+  return {
     name,
     assets: [...assets],
     spec: { name, version, assets: specs, ...settings },
     subscriptions,
   }
-  declared.push(result)
-  if (declared.length > DECLARED_MAX) declared.shift()
-  for (const member of declaredAssets) owners.set(member, (owners.get(member) ?? new Set()).add(result))
-  return result
 }
 
 function checkSubscriptions(at: string, assets: readonly AnyAsset[], given: readonly Subscription[]): Subscription[] {
@@ -244,6 +276,6 @@ function refuseCycles(at: string, assets: readonly AnyAsset[]): void {
 
 function registry(): Registry {
   const realm: { [REGISTRY]?: Registry } = Object(globalThis)
-  realm[REGISTRY] ??= { declared: [], owners: new WeakMap() }
+  realm[REGISTRY] ??= { declared: [], owners: new WeakMap(), declarations: new WeakMap() }
   return realm[REGISTRY]
 }

@@ -3,6 +3,7 @@
 import { InvalidError } from '../../streams/errors.ts'
 import { shown } from '../../streams/shown.ts'
 import type { Resources } from '../define/asset-type.ts'
+import type { PipelineHooks } from '../define/hooks.ts'
 import type { IoManager } from '../io/manager.ts'
 import type { PinoLogger } from '../logs/logger.ts'
 import { type LogOptions, type LogSettings, parseLogOptions } from '../logs/options.ts'
@@ -65,6 +66,8 @@ export interface WorkerOptions {
 export interface WorkerConfig extends Omit<WorkerOptions, 'handleSignals' | 'ownsProcess'> {
   /** I/O managers by name. `flowstone run` reads values with them, too. */
   readonly io?: Readonly<Record<string, IoManager>>
+  /** Hooks of those pipelines that the file exports and that have none of their own. */
+  readonly hooks?: PipelineHooks
 }
 
 export const WORKER_DEFAULTS = { concurrency: 10, drainTimeout: '30s', ackWait: '30s', maxBlocked: '10m' } as const

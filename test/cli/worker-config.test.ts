@@ -1,6 +1,8 @@
 /** `export const worker` of a file with pipelines. */
 import { expect, it } from 'vitest'
 import { onlyConfig, workerConfigOf } from '../../src/cli/worker-config.ts'
+import type { PipelineHooks } from '../../src/define/hooks.ts'
+import { giveHooks } from '../../src/define/pipeline.ts'
 import { asset, pipeline } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -47,7 +49,6 @@ it('flowstone worker takes resources, io, logger and options out of the file, an
 it.each([
   [{ resource: {} }, /p\.ts: export const worker: there is no option resource; did you mean resources\?; allowed are/],
   [{ handleSignals: true }, /there is no option handleSignals/],
-  [{ hooks: {} }, /hooks belong to the pipeline/],
   [{ io: 'files' }, /io must be an object, got string/],
   [{ logger: { warn: () => undefined } }, /logger must have the functions debug, info, warn, error/],
   [() => ({}), /must be an object, such as .*, got function/],
@@ -58,6 +59,46 @@ it.each([
   [new Map([['concurrency', 3]]), /must be an object, got a Map/],
 ])('a configuration %j is refused, and the error says what to do', (worker, message) => {
   expect(() => workerConfigOf('p.ts', { worker })).toThrow(message)
+})
+
+const HOOKED = `import { asset, pipeline } from 'flowstone'
+
+export const worker = {
+  hooks: { onRunFinished: (ctx, { pipeline, status }) => console.log('the hook of the file: ' + pipeline + ' ' + status) },
+}
+const own = asset('own', { execute: () => 1 })
+const none = asset('none', { execute: () => 2 })
+export const has = pipeline('has', [own], {
+  hooks: { onRunFinished: (ctx, { status }) => console.log('its own hook: ' + status) },
+})
+export const lacks = pipeline('lacks', [none])
+`
+
+it('hooks of a configuration are those of the pipelines of the file that have none', async () => {
+  using scratch = scratchFolder()
+  await using stage = await openStage(server.url, [], { worker: false })
+  writeModule(scratch.path, 'p.ts', HOOKED)
+  const where = { cwd: scratch.path, env: { NATS_URL: server.url, FLOWSTONE_NAMESPACE: stage.namespace } }
+  await using worker = startCommand(['worker', 'p.ts'], where)
+  await worker.says(/worker-\w+ active/)
+  // With the code, and without: both start a run of the version that the worker has.
+  await runCommand(['run', 'none', '--file', 'p.ts'], where)
+  await worker.says(/the hook of the file: lacks succeeded/)
+  await runCommand(['run', 'has/own'], where)
+  await worker.says(/its own hook: succeeded/)
+  expect(worker.stdout()).not.toContain('the hook of the file: has')
+})
+
+it.each([
+  [{}, /p\.ts: export const worker: hooks: name at least one of onRunFailed/],
+  [{ onRunFaild: () => undefined }, /export const worker: hooks: .*did you mean onRunFailed\?/],
+  ['x', /export const worker: hooks must be an object such as/],
+  [{ onRunFailed: 5 }, /export const worker: hooks.*onRunFailed/],
+])('hooks %j of a configuration are refused', (hooks, message) => {
+  const one = pipeline('p', [asset('a', { execute: () => 1 })])
+  const before = { ...one }
+  expect(() => giveHooks('p.ts: export const worker: hooks', one, hooks as PipelineHooks)).toThrow(message)
+  expect(one).toEqual(before)
 })
 
 it('an asset or a pipeline with the name worker is no configuration', () => {
