@@ -44,6 +44,9 @@ export class Rates {
   /** Of callers that wait for their turns: to be aborted when this process closes. */
   readonly #waits = new Set<AbortController>()
   readonly #givingBack = new Set<Promise<unknown>>()
+  /** Those that have begun and not ended. */
+  readonly #takes = new Set<Promise<void>>()
+  #isClosed = false
 
   constructor(cells: Cells, process: string, writer: () => string) {
     this.#cells = cells
@@ -53,14 +56,22 @@ export class Rates {
 
   /** Whoever waits hears that it is closed, and gives its turn back. */
   async close(): Promise<void> {
+    this.#isClosed = true
     for (const ended of this.#waits) ended.abort(closed())
-    await nextTurn()
-    await atMost(CLOSE_MS, Promise.all(this.#givingBack))
+    await atMost(CLOSE_MS, this.#ended())
     await this.#relay.close().catch(() => undefined)
+  }
+
+  /** Whoever has just asked gets its answer first, and then gives its turn back, too. */
+  async #ended(): Promise<void> {
+    await Promise.allSettled(this.#takes)
+    await nextTurn()
+    await Promise.all(this.#givingBack)
   }
 
   /** Waits as `wait` does, and no longer than this process is open. */
   async #whileOpen(signal: AbortSignal | undefined, wait: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    if (this.#isClosed) throw closed()
     const ended = new AbortController()
     const onAbort = (): void => ended.abort(signal?.reason)
     if (signal?.aborted) onAbort()
@@ -134,10 +145,14 @@ export class Rates {
     const startedMs = performance.now()
     const { bucket, n } = wish
     let granted = false
+    if (this.#isClosed) throw closed()
+    const taking = this.#take(wish, startedMs)
+    this.#takes.add(taking)
     try {
-      await this.#take(wish, startedMs)
+      await taking
       granted = true
     } finally {
+      this.#takes.delete(taking)
       emit('flowstone:rate_limit.wait', { bucket, tokens: n, granted, durationMs: performance.now() - startedMs })
     }
   }

@@ -1,4 +1,5 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { connect, type Flow, RateLimitedError, type RateOption, TELEMETRY_CHANNELS } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
@@ -192,6 +193,16 @@ describe('withLimit', () => {
     await third.close()
     expect(await waiting).toMatchObject({ code: 'closed' })
     await until('it is given back at the close', () => waits(0), 20_000)
+    // Its question may be on its way at the close, or its answer.
+    for (const turns of [0, 1, 2, 4, 8, 16]) {
+      const other = await connect({ servers: server.url, namespace })
+      await other.limiter.peek('left', rate)
+      const asking = rejection(other.limiter.take('left', rate))
+      for (let i = 0; i < turns; i++) await nextTurn()
+      await other.close()
+      expect(await asking).toMatchObject({ code: 'closed' })
+    }
+    await until('all are given back', () => waits(0), 20_000)
   })
 
   it('withLimit takes its tokens also when its function throws', async () => {
