@@ -4,10 +4,10 @@ import { factPath } from '../../streams/facts.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import { factEntry } from '../log/entries.ts'
-import { isSealed } from '../log/history.ts'
 import { leaderGet } from '../log/nats.ts'
 import { missingRun } from '../log/pruned.ts'
 import { factOf } from '../log/read-fact.ts'
+import { runFact } from '../log/run-fact.ts'
 import { newestPipeline } from '../runs/registered.ts'
 import { Run } from './run.ts'
 import type { RunDeps } from './run-view.ts'
@@ -38,8 +38,8 @@ export async function adopt(
   const { id: run, shard } = parseRunId(runId)
   const view = await new Run(deps, run).view()
   if (!view) throw await missingRun(deps, run)
-  if (view.finishedAt !== undefined || (await isSealed(deps, run)))
-    throw new FlowStoneError('not_adoptable', `run ${run} cannot go on with another version: the run has ended`)
+  // The state lags: a caller that has the run's value knows of its end before the state does.
+  if (view.finishedAt !== undefined || (await runFact(deps, run, 'run.finished'))) throw hasEnded(run)
   if (spec && spec.name !== view.pipeline)
     throw new InvalidError(`adopt: run ${run} is of pipeline ${view.pipeline}, not ${spec.name}`)
   const wanted = spec?.version ?? (await newestPipeline(deps, shard, view.pipeline))?.version
@@ -60,18 +60,28 @@ export async function adopt(
         const { version: to, from, added } = fact.data
         return { run, version: to, from, added }
       }
-      if (fact?.name === 'run.adopt_refused')
+      if (fact?.name === 'run.adopt_refused') {
+        // It may have ended since.
+        if (await runFact(deps, run, 'run.finished')) throw hasEnded(run)
         throw new FlowStoneError(
           'not_adoptable',
           `run ${run} cannot go on with version ${wanted}: ${fact.data.misfits.join('; ')}. Start a worker with the old version, or cancel the run`,
         )
+      }
     }
-    if (performance.now() > untilMs)
+    if (performance.now() > untilMs) {
+      // Of a run that was sealed meanwhile, no engine answers.
+      if (await runFact(deps, run, 'run.finished')) throw hasEnded(run)
       throw new FlowStoneError(
         'no_engine',
         `no engine has answered within ${ANSWER_MS / 1000} s; it decides when one is active`,
       )
+    }
     await connection.ready(LOOK_MS)
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
   }
+}
+
+function hasEnded(run: string): FlowStoneError {
+  return new FlowStoneError('not_adoptable', `run ${run} cannot go on with another version: the run has ended`)
 }

@@ -2,10 +2,11 @@
  * A worker runs a task only with code whose shape is the one that the task was planned with; see
  * docs/assets-and-runs.md.
  */
-import { jetstreamManager } from '@nats-io/jetstream'
+import { jetstream, jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { stateKey } from '../../projections/state.ts'
 import { asset, type Flow, type Pipeline, pipeline, type Run } from '../../src/index.ts'
 import { useServer } from '../kit/fixture.ts'
 import { kindsOf, openStage, rejection, type Stage } from '../kit/stage.ts'
@@ -342,9 +343,33 @@ describe('a run whose version nobody has any more', () => {
       added: ['b'],
     })
     expect(await run.result()).toBe('2: a,b')
-    await until('the state has it', async () => (await run.status())?.version === v2.shard.spec.version)
+    // At once: the state may not show the end yet.
     const again = await rejection(flow.adopt(run.id, { pipeline: v2.shard }))
     expect(again).toMatchObject({ code: 'not_adoptable', message: expect.stringMatching(/the run has ended$/) })
+    await until('the state has it', async () => (await run.status())?.version === v2.shard.spec.version)
+  })
+
+  it('a run whose version nobody has any more has ended as soon as the log says so, whatever the state shows', async () => {
+    const [v1, v2] = [version(1), version(2)]
+    await using stage = await openStage(server.url, v2.shard)
+    const { flow, namespace } = stage
+    const run = await flow.materialize(v1.report, { pipeline: v1.shard })
+    await until('it has begun', async () => (await run.status())?.status === 'running')
+    const nc = await connectNats({ servers: server.url })
+    const [js, bucket] = [jetstream(nc), `${namespace}_state_0`]
+    const place = `$KV.${bucket}.${stateKey.run(run.id)}`
+    const open = await (await js.jetstreamManager()).streams.getMessage(`KV_${bucket}`, { last_by_subj: place })
+    await flow.adopt(run.id, { pipeline: v2.shard })
+    await run.result()
+    await until('the state has it', async () => (await run.status())?.status === 'succeeded')
+    await stage.engine?.stop()
+    await js.publish(place, open?.data)
+    await nc.close()
+    expect((await run.status())?.status).toBe('running')
+    expect(await rejection(flow.adopt(run.id, { pipeline: v2.shard }))).toMatchObject({
+      code: 'not_adoptable',
+      message: expect.stringMatching(/the run has ended$/),
+    })
   })
 
   it('a run whose version nobody has any more is not run by the old code any more, should that come back', async () => {
