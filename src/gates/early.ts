@@ -14,9 +14,10 @@ import { decode, encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError, SignalRejectedError } from '../../streams/errors.ts'
 import type { GateCreated } from '../../streams/gate-schemas.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
-import { storedValue } from '../../streams/schemas.ts'
+import { type StoredValue, storedValue } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Io } from '../io/manager.ts'
+import { isGone } from '../io/nats.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Entry, ERR, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
@@ -127,14 +128,14 @@ export async function takeEarly(
   if (!signal) return
   const { run, asset, gate } = ids
   try {
-    const value = await io.load(signal.payload).catch((cause: unknown) => {
-      throw unreadable(cause, `${run}.${asset}.${gate}`)
-    })
-    checkPayload(schema, value)
+    const loaded = await loadKept(io, signal.payload, `${run}.${asset}.${gate}`)
+    if (loaded) checkPayload(schema, loaded.value)
     if (signal.idempotency !== undefined)
       if (!(await isFor(place, hash, signal.idempotency, `${run}.${asset}.${gate}`))) return
-    // Else nothing would keep its object until the history has the fact that names it: it is old.
-    const payload = await io.store('nats', value, { run, pipeline: '', asset, partition: undefined })
+    // Stored again: else nothing would keep its object until the history has the fact that names
+    // it, as it is old.
+    const context = { run, pipeline: '', asset, partition: undefined }
+    const payload = loaded ? await io.store('nats', loaded.value, context) : signal.payload
     const end = resolveEntry(names, shard, ids, { outcome: 'signaled', ...signal, payload })
     // It exists if the signaller saw the gate too, or if another signal was first.
     if ((await log.appendOnce(end)) === 'stored')
@@ -149,12 +150,19 @@ export async function takeEarly(
   await dropEarly(place, hash)
 }
 
-/** What is gone says of what it was. A server that is away is no fault of the signal. */
-function unreadable(cause: unknown, gate: string): unknown {
-  if (!(cause instanceof FlowStoneError) || isUnreachable(cause)) return cause
-  return new FlowStoneError(cause.code, `the signal that was kept for gate ${gate} cannot be read: ${cause.message}`, {
-    cause,
-  })
+/**
+ * Undefined where the value is gone for good. The signal was accepted, so it answers its gate all
+ * the same. What continues after the gate cannot read the payload, and its attempts end with that.
+ */
+async function loadKept(io: Io, payload: StoredValue, gate: string): Promise<{ readonly value: unknown } | undefined> {
+  try {
+    return { value: await io.load(payload) }
+  } catch (cause) {
+    if (isGone(cause)) return undefined
+    if (!(cause instanceof FlowStoneError) || isUnreachable(cause)) throw cause
+    const message = `the signal that was kept for gate ${gate} cannot be read: ${cause.message}`
+    throw new FlowStoneError(cause.code, message, { cause })
+  }
 }
 
 /**

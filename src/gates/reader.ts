@@ -6,6 +6,8 @@ import { factPath } from '../../streams/facts.ts'
 import { assetName, parseRunId } from '../../streams/ids.ts'
 import { jetstreamManager } from '../../streams/jetstream.ts'
 import { placeOf } from '../../streams/places.ts'
+import type { StoredValue } from '../../streams/schemas.ts'
+import { isGone } from '../io/nats.ts'
 import { factIn } from '../log/doc-source.ts'
 import { GroupGet } from '../log/group-get.ts'
 import { isSealed, sealedFact, sealedParts, sealedUnder } from '../log/history.ts'
@@ -126,6 +128,16 @@ export class GateReader {
     })
   }
 
+  /** A payload that is gone hides nothing else of its gate, nor the other gates of a list. */
+  async #payloadOf(stored: StoredValue): Promise<unknown> {
+    try {
+      return await this.#deps.io.load(stored)
+    } catch (error) {
+      if (isGone(error)) return undefined
+      throw error
+    }
+  }
+
   async view(at: GateAt): Promise<GateView | undefined> {
     const [created, moved, resolved] = await Promise.all([this.created(at), this.extensions(at), this.resolved(at)])
     if (!created) return undefined
@@ -148,7 +160,7 @@ export class GateReader {
       endedAt: resolved && new Date(resolved.timeMs),
       signal:
         end?.outcome === 'signaled' && end.payload
-          ? { payload: await this.#deps.io.load(end.payload), source: end.source, headers: end.headers ?? {} }
+          ? { payload: await this.#payloadOf(end.payload), source: end.source, headers: end.headers ?? {} }
           : undefined,
       reason: end?.reason,
       refused: undefined,

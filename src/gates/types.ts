@@ -58,6 +58,7 @@ export interface RefusedSignal {
 
 /** A signal that a gate took: its payload, who sent it, and the headers that were kept. */
 export interface GateSignal {
+  /** Undefined where the object store has lost it. */
   readonly payload: unknown
   readonly source: string | undefined
   readonly headers: Readonly<Record<string, string>>

@@ -43,6 +43,11 @@ export function natsIo(connection: Connection, names: Names): BytesIoManager {
   return manager
 }
 
+/** Whether a value cannot be read, now or later: it is not in the store, or it is another one. */
+export function isGone(error: unknown): boolean {
+  return error instanceof FlowStoneError && (error.code === 'missing_value' || error.code === 'damaged_value')
+}
+
 export function hashOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
 }

@@ -293,4 +293,27 @@ describe('a large signal on a server with small messages', () => {
     expect(await seq()).toBeGreaterThan(before)
     await nc.close()
   })
+
+  it('answers its gate once, and ends its asset, when its object is gone', async () => {
+    const large = asset('large', {
+      retry: { maxAttempts: 2, backoff: '10ms' },
+      execute: async (ctx) => (await ctx.openGate({ correlationKey: 'gone', timeout: '1h' })).wait(),
+      onSignal: (_, payload: string) => payload.length,
+    })
+    await using stage = await openStage(small.url, pipeline('large', [large]), { gates: GATES })
+    const { flow, namespace } = stage
+    await flow.gates.signalByCorrelationKey('gone', 'x'.repeat(40_000), { keepFor: '1h' })
+    const nc = await connectNats({ servers: small.url })
+    await (await jetstreamManager(nc)).streams.purge(`OBJ_${namespace}_blobs`)
+    await nc.close()
+    const run = await flow.materialize(large)
+    const message = expect.stringMatching(/the payload of the signal at gate .*a1n1 cannot be read: value /)
+    expect(await rejection(run.result())).toMatchObject({ code: 'missing_value', message })
+    expect(await gateOf(flow, run.id)).toMatchObject({ status: 'signaled', signal: { payload: undefined } })
+    // It is kept no more: the next gate of the name waits for another one.
+    const next = await flow.materialize(large)
+    await untilSuspended(flow, next.id, 'large')
+    await flow.gates.signalByCorrelationKey('gone', 'another')
+    expect(await next.result()).toBe(7)
+  })
 })

@@ -58,12 +58,17 @@ describe('a signal that was kept for the gate of an instance', () => {
     expect(await rejection(opener.takeKept(AbortSignal.abort(cancelled)))).toBe(cancelled)
   })
 
-  it('whose value is gone is an error that names the gate', async () => {
-    const gone = new FlowStoneError('missing_value', 'value abc is not in object store x')
-    const { opener, ends } = await waitingOpener([kept], [gone])
+  it.each(['missing_value', 'damaged_value'])('answers it although its payload is gone (%s)', async (code) => {
+    const { opener, ends } = await waitingOpener([kept, undefined], [new FlowStoneError(code, 'value abc is gone')])
+    await opener.takeKept(new AbortController().signal)
+    expect(ends()).toEqual([expect.stringContaining(`gate.${run}.a.i0a1n1.resolved`)])
+  })
+
+  it('is an error that names the gate when it may not be read', async () => {
+    const { opener, ends } = await waitingOpener([kept], [new FlowStoneError('denied', 'no permission')])
     expect(await rejection(opener.takeKept(new AbortController().signal))).toMatchObject({
-      code: 'missing_value',
-      message: `the signal that was kept for gate ${run}.a.i0a1n1 cannot be read: value abc is not in object store x`,
+      code: 'denied',
+      message: `the signal that was kept for gate ${run}.a.i0a1n1 cannot be read: no permission`,
     })
     expect(ends()).toEqual([])
   })

@@ -6,11 +6,14 @@ import { FlowStoneError } from '../../../streams/errors.ts'
 import { factPath } from '../../../streams/facts.ts'
 import type { ChildEnd } from '../../../streams/gate-schemas.ts'
 import { type AssetName, assetName, hash64, parseRunId, type RunId } from '../../../streams/ids.ts'
+import type { StoredValue } from '../../../streams/schemas.ts'
 import type { ReminderTask, ResumeTask } from '../../../streams/tasks.ts'
 import { reasonOf } from '../../../streams/thrown.ts'
 import { snapshot } from '../../../streams/value.ts'
 import type { AnyAsset, InstanceContext } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
+import type { Io } from '../../io/manager.ts'
+import { isGone } from '../../io/nats.ts'
 import { loadValueAt } from '../../io/stored-values.ts'
 import { directGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
@@ -75,7 +78,7 @@ async function continuationOf(
   const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
   const id = `${run}.${name}.${gate}`
   const { payload: stored, source, headers = {} } = fact.data
-  const payload = how === 'timeout' || stored === undefined ? null : await io.load(stored)
+  const payload = how === 'timeout' || stored === undefined ? null : await payloadOf(io, stored, id)
   return (ctx) => {
     const delayMs = Math.max(0, clock.now() - fact.timeMs)
     emit('flowstone:gate.resume', { gate: id, run, asset: name, how, delayMs })
@@ -87,6 +90,16 @@ async function continuationOf(
     const answered = { id, metadata, source, headers, answeredAt: new Date(fact.timeMs) }
     // Not a copy: a context makes its signal when it is asked for.
     return definition.onSignal ? definition.onSignal(Object.assign(ctx, { gate: answered }), payload, deps) : payload
+  }
+}
+
+async function payloadOf(io: Io, stored: StoredValue, gate: string): Promise<unknown> {
+  try {
+    return await io.load(stored)
+  } catch (cause) {
+    if (!(cause instanceof FlowStoneError) || !isGone(cause)) throw cause
+    const message = `the payload of the signal at gate ${gate} cannot be read: ${cause.message}`
+    throw new FlowStoneError(cause.code, message, { cause })
   }
 }
 
