@@ -21,7 +21,7 @@ import { isGone } from '../io/nats.ts'
 import type { Appender } from '../log/appender.ts'
 import type { Connection } from '../log/connection.ts'
 import { type Entry, ERR, leaderGet, publish, type StoredMessage, UNIT_HEADER } from '../log/nats.ts'
-import { isUnreachable } from '../log/unreachable.ts'
+import { isAway } from '../log/unreachable.ts'
 import { emit } from '../telemetry.ts'
 import { decidedGate, decideGate } from './delivery.ts'
 import { resolveEntry } from './entries.ts'
@@ -159,7 +159,7 @@ async function loadKept(io: Io, payload: StoredValue, gate: string): Promise<{ r
     return { value: await io.load(payload) }
   } catch (cause) {
     if (isGone(cause)) return undefined
-    if (!(cause instanceof FlowStoneError) || isUnreachable(cause)) throw cause
+    if (!(cause instanceof FlowStoneError) || isAway(cause)) throw cause
     const message = `the signal that was kept for gate ${gate} cannot be read: ${cause.message}`
     throw new FlowStoneError(cause.code, message, { cause })
   }

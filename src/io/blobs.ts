@@ -24,6 +24,7 @@ import {
   type StoredMessage,
   streamInfo,
 } from '../log/nats.ts'
+import { asAway } from '../log/unreachable.ts'
 
 /** Less where the server's messages are small. */
 const CHUNK_BYTES = 128 * 1024
@@ -86,9 +87,11 @@ export class Blobs {
       const outcome = (await this.#touch(name, bytes, sameSize)) ?? (await this.#tryPut(name, bytes))
       if (outcome === 'stored') return
       if (!isFull(outcome?.refusal) && performance.now() - startedMs > GIVE_UP_MS)
-        throw new FlowStoneError(
-          'unreachable',
-          `${this.#bucket} did not answer for ${GIVE_UP_MS} ms; the value was not stored`,
+        throw asAway(
+          new FlowStoneError(
+            'unreachable',
+            `${this.#bucket} did not answer for ${GIVE_UP_MS} ms; the value was not stored`,
+          ),
         )
       await this.#connection.ready(isFull(outcome?.refusal) ? FULL_PAUSE_MS : PAUSE_MS)
       if (this.#connection.isClosed)

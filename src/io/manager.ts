@@ -8,6 +8,7 @@ import { type Shared, share } from '../../streams/readonly.ts'
 import type { StoredValue } from '../../streams/schemas.ts'
 import { encodeValue, isJsonSafe, isPlainData, jsonCopy } from '../../streams/value.ts'
 import type { Connection } from '../log/connection.ts'
+import { asAway, isUnreachable } from '../log/unreachable.ts'
 import { unlessAborted } from '../options/timer.ts'
 
 /** Whose value an I/O manager stores or loads. */
@@ -36,7 +37,11 @@ export interface IoManager {
    * find it.
    */
   store(value: unknown, context: IoContext): Promise<Record<string, unknown>>
-  /** `signal` is aborted when nobody waits for the value any more. */
+  /**
+   * `signal` is aborted when nobody waits for the value any more. Throw FlowStoneError
+   * `unreachable` when the place of the values is away: what needs them is tried again until it is
+   * back, at no cost.
+   */
   load(reference: Readonly<Record<string, unknown>>, options?: { readonly signal?: AbortSignal }): Promise<unknown>
   /**
    * What `load` gives is never changed by those who get it: one is enough for all executions of a
@@ -109,7 +114,7 @@ export class Io {
         isOwn: true,
       }
     const manager = this.#find(stored.manager)
-    const value = await unlessAborted(manager.load(stored.ref, signal ? { signal } : {}), signal)
+    const value = await unlessAborted(loadOf(manager, stored.ref, signal), signal)
     if (takesBytes(manager)) return { value, isOwn: true }
     if (manager.shared || !isPlainData(value)) return { value, isOwn: false }
     return { value: structuredClone(value), isOwn: true }
@@ -122,6 +127,19 @@ export class Io {
       'unknown_io',
       `there is no I/O manager ${name} here; pass it to connect({ io: { ${name}: … } })`,
     )
+  }
+}
+
+/** A manager whose place is away says so with `unreachable`. */
+async function loadOf(
+  manager: IoManager,
+  ref: Readonly<Record<string, unknown>>,
+  signal: AbortSignal | undefined,
+): Promise<unknown> {
+  try {
+    return await manager.load(ref, signal ? { signal } : {})
+  } catch (error) {
+    throw error instanceof Error && isUnreachable(error) ? asAway(error) : error
   }
 }
 

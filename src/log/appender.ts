@@ -20,6 +20,7 @@ import type { NatsConnection } from '@nats-io/nats-core'
 import { ConflictError, FlowStoneError, InvalidError, messageOf, TimeoutError } from '../../streams/errors.ts'
 import type { Connection } from './connection.ts'
 import { type Entry, ERR, isFull, leaderGet, type PubAck, publish, publishBatch, UNIT_HEADER } from './nats.ts'
+import { asAway } from './unreachable.ts'
 
 export interface Appended {
   /**
@@ -286,8 +287,10 @@ export class Appender {
         `JetStream storage is full: ${this.#stream} took no message for ${afterMs} ms, and nothing was stored. Delete streams or raise the limit, then try again`,
       )
     const why = waiting === 'crowded' ? 'had too many batches open' : 'did not answer'
-    return new TimeoutError(
-      `${this.#stream} ${why} for ${afterMs} ms; whether the append was stored is not known. Is nats-server up?`,
+    return asAway(
+      new TimeoutError(
+        `${this.#stream} ${why} for ${afterMs} ms; whether the append was stored is not known. Is nats-server up?`,
+      ),
     )
   }
 

@@ -3,6 +3,7 @@
  * away, and why.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { JetStreamApiError } from '@nats-io/jetstream'
 import { errors } from '@nats-io/nats-core'
 import {
   type ConnectionOptions,
@@ -18,10 +19,11 @@ import { type Logger, quietLogger } from '../telemetry.ts'
 import { denyAsked } from './ask.ts'
 import { type Credentials, reachOf } from './credentials.ts'
 import { limitReached } from './full.ts'
-import { isPassing } from './nats.ts'
+import { ApiError, isPassing } from './nats.ts'
 import { holdWrites, socketOf } from './one-write.ts'
 import type { Denied } from './permissions.ts'
 import { deniedError, Reports, reportTo } from './reports.ts'
+import { asAway } from './unreachable.ts'
 
 /**
  * Where the server is, and the credentials of the client. Settings that are missing come from the
@@ -248,10 +250,13 @@ export class Connection {
         )
         if (answer) return answer.value
         if (this.isClosed || performance.now() > deadline)
-          throw new FlowStoneError('unreachable', 'the connection broke, and the server did not come back in time')
+          throw asAway(
+            new FlowStoneError('unreachable', 'the connection broke, and the server did not come back in time'),
+          )
       } catch (error) {
         signal?.throwIfAborted()
-        if (!isPassing(error) || this.isClosed || performance.now() > deadline) throw await this.explained(error)
+        if (!isPassing(error) || this.isClosed) throw await this.explained(error)
+        if (performance.now() > deadline) throw noAnswer(await this.explained(error))
         if (error instanceof errors.TimeoutError) this.suspect()
       }
       await unlessAborted(this.ready(100), signal)
@@ -331,6 +336,19 @@ export class Connection {
       this.#reports.refused(error)
     else this.#reports.serverError(error)
   }
+}
+
+/** For a caller, what passed in no minute is a server that is away, whatever it says. */
+function noAnswer(error: unknown): unknown {
+  const isOfServer =
+    error instanceof errors.TimeoutError ||
+    error instanceof errors.NoRespondersError ||
+    error instanceof errors.RequestError ||
+    error instanceof ApiError ||
+    (error instanceof JetStreamApiError && error.status !== 404)
+  if (!isOfServer) return error
+  const message = `the server gave no answer in ${READ_GIVE_UP_MS / 1000} s: ${messageOf(error)}`
+  return asAway(new FlowStoneError('unreachable', message, { cause: error }))
 }
 
 /**

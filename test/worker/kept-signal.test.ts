@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { gateSettings } from '../../src/gates/settings.ts'
 import { asset } from '../../src/index.ts'
 import type { Entry } from '../../src/log/nats.ts'
+import { asAway } from '../../src/log/unreachable.ts'
 import type { WorkerShared } from '../../src/worker/attempt/shared.ts'
 import { GateOpener, type GateOpenerDeps } from '../../src/worker/gates/opener.ts'
 import { runResume } from '../../src/worker/gates/resume.ts'
@@ -16,7 +17,7 @@ import { rejection } from '../kit/stage.ts'
 
 const names = namesOf('ns')
 const run = runId(0, 'kept')
-const away = new FlowStoneError('unreachable', 'the server is away')
+const away = asAway(new FlowStoneError('unreachable', 'the server is away'))
 const kept = { payload: encodeJson({ v: 1, payload: { manager: 'nats', ref: {} } }), headers: new Map() }
 
 /** `answers`: what is read, one after the other, and then nothing. An error is thrown. */

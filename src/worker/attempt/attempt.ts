@@ -13,6 +13,7 @@ import { Suspension } from '../../define/gates.ts'
 import type { Appended, AppendedOnce } from '../../log/appender.ts'
 import { factEntry } from '../../log/entries.ts'
 import { isSealed } from '../../log/history.ts'
+import { isAway } from '../../log/unreachable.ts'
 import { emit, type MaterializationEvent } from '../../telemetry.ts'
 import type { CodeSpan } from '../../tracing.ts'
 import { GateOpener } from '../gates/opener.ts'
@@ -160,6 +161,9 @@ class Attempt {
       await this.#suspend(value)
       return { kind: 'suspended' }
     } catch (thrown) {
+      // What it needs is away, which is no failure of its code: it is delivered anew, as is what
+      // could not be stored.
+      if (isAway(thrown) && !this.#held.abort.signal.aborted) throw thrown
       return { kind: 'failed', failure: failureOf(thrown) }
     }
   }

@@ -8,6 +8,7 @@ import { READ_ONLY_ADVICE } from '../../../streams/readonly.ts'
 import type { AttemptOutcome, ErrorInfo } from '../../../streams/schemas.ts'
 import { infoOf, read } from '../../../streams/thrown.ts'
 import { NO_GATE_SECRET } from '../../gates/token.ts'
+import { isAway } from '../../log/unreachable.ts'
 import { type Listener, onAbort } from '../../options/abort.ts'
 import { after, type Timer } from '../../options/timer.ts'
 import { HandBack } from '../pull/disposition.ts'
@@ -20,6 +21,8 @@ export interface Failure {
   readonly thrown: unknown
 }
 
+/** For what waits until the server is back. */
+const AWAY_MS = 1000
 /** A wait is at most this long: beyond the calendar no schedule can be made of it. */
 const RETRY_AFTER_MAX_MS = 365 * 86_400_000
 
@@ -155,6 +158,7 @@ export function failureOf(given: unknown): Failure {
   if (thrown instanceof HandBack)
     return { outcome: 'returned', error: { code: 'returned', message: thrown.message }, thrown }
   const error = advised(infoOf(given))
+  if (isAway(thrown)) return { outcome: 'returned', error, retryAfterMs: AWAY_MS, thrown }
   if (thrown instanceof TimeoutError && error.message.startsWith('it ran longer'))
     return { outcome: 'timeout', error, thrown }
   if (thrown instanceof TerminalError || thrown instanceof InvalidError || thrown instanceof CancelledError)

@@ -89,8 +89,8 @@ export function contextOf(
     resources: shared.resources,
     signalGate: opener.signal,
     approval: opener.approval,
-    openGate: opener.open,
-    openApproval: opener.openApproval,
+    openGate: (options) => opener.open(options, signal),
+    openApproval: (options) => opener.openApproval(options, signal),
     run: opener.run,
     fail,
     scatterKey: undefined,
@@ -202,11 +202,13 @@ export class InstanceContextOf implements InstanceContext<unknown> {
   }
 
   get openGate(): (options?: GateOptions) => Promise<OpenedGate> {
-    return this.#gates.of(this.index).open
+    const opener = this.#gates.of(this.index)
+    return (options) => opener.open(options, this.#signal)
   }
 
   get openApproval(): (options: ApprovalOptions) => Promise<OpenedGate> {
-    return this.#gates.of(this.index).openApproval
+    const opener = this.#gates.of(this.index)
+    return (options) => opener.openApproval(options, this.#signal)
   }
 
   get run(): <V>(target: AnyAsset | string, options?: ChildOptions) => ChildRun<V> {

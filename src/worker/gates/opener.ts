@@ -30,13 +30,13 @@ import type { GateSettings } from '../../gates/settings.ts'
 import { hashOfToken } from '../../gates/token.ts'
 import { callbackUrl } from '../../gates/url.ts'
 import type { Io } from '../../io/manager.ts'
-import type { Appender } from '../../log/appender.ts'
+import type { AppendedOnce, Appender } from '../../log/appender.ts'
 import type { ServerClock } from '../../log/clock.ts'
 import type { Connection } from '../../log/connection.ts'
 import { factEntry, timerEntry } from '../../log/entries.ts'
 import { type Entry, leaderGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
-import { isUnreachable } from '../../log/unreachable.ts'
+import { isAway } from '../../log/unreachable.ts'
 import { unlessAborted } from '../../options/timer.ts'
 import { emit } from '../../telemetry.ts'
 import { traceFrom } from '../../tracing.ts'
@@ -83,6 +83,7 @@ interface Prepared {
   readonly spec: GateSpec
   /** As of now: a gate that stands on the log already may have been opened with another secret. */
   readonly token: string
+  readonly deadlineMs: number | undefined
 }
 
 export class GateOpener {
@@ -103,31 +104,59 @@ export class GateOpener {
   }
 
   /** `ctx.openGate`. */
-  readonly open = async (options?: GateOptions): Promise<OpenedGate> => await this.#open(this.#parse(options))
+  readonly open = async (options: GateOptions | undefined, signal: () => AbortSignal): Promise<OpenedGate> =>
+    await this.#open(this.#parse(options), signal)
 
   /** `ctx.openApproval`. */
-  readonly openApproval = async (options: ApprovalOptions): Promise<OpenedGate> =>
-    await this.#open(parseApproval(options))
+  readonly openApproval = async (options: ApprovalOptions, signal: () => AbortSignal): Promise<OpenedGate> =>
+    await this.#open(parseApproval(options), signal)
 
-  async #open(spec: GateSpec): Promise<OpenedGate> {
-    const prepared = this.#prepare(spec)
-    const id = this.#idOf(prepared.gate)
-    const { keys, baseUrl } = this.#shared.gates
-    let { token } = prepared
-    const isNew = (await this.#log.appendOnce(...prepared.entries)) === 'stored'
-    if (isNew) this.#tell(prepared)
-    else token = keys.sign(id, (await this.#created(prepared.gate)).keyId)
-    this.#opened.add(prepared.gate)
+  async #open(spec: GateSpec, signal: () => AbortSignal): Promise<OpenedGate> {
+    const gate = this.#nextGate()
+    const deadlines = new Set<number | undefined>()
+    const { token, isNew } = await this.#whileAway(signal, () => this.#store(gate, spec, deadlines))
+    this.#opened.add(gate)
     // Also at one that stood there: who opened it may have died before it looked.
-    await this.#takeEarly(prepared)
+    await this.#whileAway(signal, () => this.#takeEarly({ gate, spec }))
+    const { baseUrl } = this.#shared.gates
     const address = {
       token,
       get callbackUrl() {
         return callbackUrl(baseUrl, token)
       },
     }
-    const wait = (): Suspension => new Suspension({ opened: prepared.gate })
-    return Object.assign(new SecretAddress(() => address), { id, isNew, wait })
+    const wait = (): Suspension => new Suspension({ opened: gate })
+    return Object.assign(new SecretAddress(() => address), { id: this.#idOf(gate), isNew, wait })
+  }
+
+  /**
+   * `deadlines`: with which it was stored before, perhaps, where only the answer was lost. Another
+   * execution had others.
+   */
+  async #store(
+    gate: string,
+    spec: GateSpec,
+    deadlines: Set<number | undefined>,
+  ): Promise<{ readonly token: string; readonly isNew: boolean }> {
+    // Anew each time: what waits there has its whole time.
+    const prepared = this.#prepare(spec, gate)
+    if ((await this.#onceStored(prepared, deadlines)) === 'stored') {
+      this.#tell(prepared)
+      return { token: prepared.token, isNew: true }
+    }
+    const { keyId, deadlineMs } = await this.#created(gate)
+    const isNew = deadlineMs !== undefined && deadlines.has(deadlineMs)
+    if (isNew) this.#tell(prepared)
+    return { token: this.#shared.gates.keys.sign(this.#idOf(gate), keyId), isNew }
+  }
+
+  async #onceStored({ entries, deadlineMs }: Prepared, tried: Set<number | undefined>): Promise<AppendedOnce> {
+    try {
+      return await this.#log.appendOnce(...entries)
+    } catch (error) {
+      tried.add(deadlineMs)
+      throw error
+    }
   }
 
   /** `ctx.signalGate`. */
@@ -176,7 +205,7 @@ export class GateOpener {
       return wanted.opened
     }
     if ('child' in wanted) return await this.#suspendForRun(wanted.child, more)
-    const prepared = this.#prepare(wanted.spec)
+    const prepared = this.#prepare(wanted.spec, this.#nextGate())
     const { gate } = prepared
     if ((await this.#log.appendOnce(...prepared.entries, ...more(gate))) === 'stored') {
       this.#tell(prepared)
@@ -199,16 +228,23 @@ export class GateOpener {
    */
   async takeKept(signal: AbortSignal): Promise<void> {
     const at = this.#waitsAt
-    if (!at) return
+    if (at)
+      await this.#whileAway(
+        () => signal,
+        () => this.#takeEarly(at),
+      )
+  }
+
+  /** Does it again while the server is away, until the signal is aborted. */
+  async #whileAway<T>(signal: () => AbortSignal, work: () => Promise<T>): Promise<T> {
     const { connection } = this.#shared
     for (;;) {
       try {
-        await this.#takeEarly(at)
-        return
+        return await work()
       } catch (error) {
-        if (!isUnreachable(error) || connection.isClosed) throw error
+        if (!isAway(error) || connection.isClosed) throw error
       }
-      await unlessAborted(connection.ready(AGAIN_MS), signal)
+      await unlessAborted(connection.ready(AGAIN_MS), signal())
     }
   }
 
@@ -254,10 +290,9 @@ export class GateOpener {
     return `${this.#run}.${this.#asset}.${gate}`
   }
 
-  #prepare(spec: GateSpec): Prepared {
+  #prepare(spec: GateSpec, gate: string): Prepared {
     const { names, clock, gates, id: worker } = this.#shared
     const { shard, attempt, index, keyChunk } = this.#at
-    const gate = this.#nextGate()
     const ids = this.#idsOf(gate)
     const keyId = gates.keys.signing
     const token = gates.keys.sign(this.#idOf(gate), keyId)
@@ -281,7 +316,7 @@ export class GateOpener {
     if (deadlineMs !== undefined) entries.push(timerEntry(names, shard, gateTimer(ids, 0), deadlineMs))
     if (data.correlationHash !== undefined)
       entries.push(factEntry(names, shard, { name: 'gate.correlated', ids: { hash: data.correlationHash }, data: ids }))
-    return { gate, entries, spec, token }
+    return { gate, entries, spec, token, deadlineMs }
   }
 
   #nextGate(): string {
@@ -304,7 +339,7 @@ export class GateOpener {
     return fact.data
   }
 
-  #tell({ gate, spec }: Prepared): void {
+  #tell({ gate, spec }: Pick<Prepared, 'gate' | 'spec'>): void {
     emit('flowstone:gate.create', {
       gate: this.#idOf(gate),
       run: this.#run,
@@ -315,7 +350,7 @@ export class GateOpener {
   }
 
   /** A signal by the gate's correlation key may have come before the gate, and was kept. */
-  async #takeEarly({ gate, spec }: Prepared): Promise<void> {
+  async #takeEarly({ gate, spec }: Pick<Prepared, 'gate' | 'spec'>): Promise<void> {
     if (spec.correlationKey === undefined) return
     const { connection, names, io, refusals } = this.#shared
     const place = { connection, names, io, refusals, log: this.#log, shard: this.#at.shard }

@@ -17,7 +17,7 @@ import { isGone } from '../../io/nats.ts'
 import { loadValueAt } from '../../io/stored-values.ts'
 import { directGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
-import { isUnreachable } from '../../log/unreachable.ts'
+import { isAway } from '../../log/unreachable.ts'
 import { emit } from '../../telemetry.ts'
 import { failureOf, runCode } from '../attempt/run-code.ts'
 import { contextOf, InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
@@ -149,7 +149,6 @@ export async function runResume(
   const report = resumeReport(shared, held, task)
   const begunMs = performance.now()
   const span = beginSpan(shared, task)
-  let hasBegun = false
   try {
     // The time limit is for what is loaded, too.
     const code = async (inner: () => AbortSignal): Promise<unknown> => {
@@ -162,7 +161,6 @@ export async function runResume(
       const own = await deps.get()
       const goOn = await continuationOf(shared, held.shard, task.how, gate, asset, own)
       inner().throwIfAborted()
-      hasBegun = true
       return await goOn(new InstanceContextOf(shared, task, asset, inner, key, task.index, gates, logs))
     }
     const value = await span.run(() => runCode(signal, task.timeoutMs, code))
@@ -193,8 +191,8 @@ export async function runResume(
     span.end({ 'flowstone.outcome': 'error' }, signal.aborted ? signal.reason : thrown)
     // What was cancelled has ended, and there is nobody to tell.
     if (signal.aborted && !(signal.reason instanceof HandBack)) return
-    // NATS is unreachable: no attempt is charged, and the task is retried.
-    if (!signal.aborted && !hasBegun && isUnreachable(thrown)) throw thrown
+    // No attempt is charged, and the task is delivered again.
+    if (!signal.aborted && isAway(thrown)) throw thrown
     const failure = failureOf(signal.aborted ? signal.reason : thrown)
     if (failure.outcome !== 'returned') report.leaves(gates.take(task.index)?.left() ?? [])
     report.failure(task.index, performance.now() - begunMs, failure)

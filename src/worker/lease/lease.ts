@@ -6,7 +6,7 @@
 import { assetName, parseRunId } from '../../../streams/ids.ts'
 import type { LeaseTask } from '../../../streams/tasks.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
-import { isUnreachable } from '../../log/unreachable.ts'
+import { isAway } from '../../log/unreachable.ts'
 import { failureOf, runCode } from '../attempt/run-code.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
 import { beginSpan } from '../attempt/traced.ts'
@@ -97,8 +97,8 @@ async function load(
       if (signal.reason instanceof HandBack) await returnLease(shared, held, task)
       return undefined
     }
-    // NATS is unreachable: no attempt is charged, and the lease is retried.
-    if (isUnreachable(thrown)) throw thrown
+    // No attempt is charged, and the lease is delivered again.
+    if (isAway(thrown)) throw thrown
     const failure = failureOf(thrown)
     for (let index = task.from; index < task.to; index++) report.failure(index, 0, failure)
     await report.end(undefined)
