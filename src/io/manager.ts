@@ -64,7 +64,7 @@ export const INLINE_PART = 1 / 8
 export const REF_MAX_BYTES = 16 * 1024
 
 /** How an execution gets at a value: what is shared, or what is loaded for it alone. */
-export type Sight = Shared | { load(): Promise<unknown> }
+export type Sight = Shared | { load(signal?: AbortSignal): Promise<unknown> }
 
 export class Io {
   readonly #managers: ReadonlyMap<string, IoManager | BytesIoManager>
@@ -97,11 +97,11 @@ export class Io {
   }
 
   /** For the executions of this process. */
-  async loadShared(stored: StoredValue): Promise<Sight> {
-    const { value, isOwn } = await this.#load(stored)
+  async loadShared(stored: StoredValue, signal?: AbortSignal): Promise<Sight> {
+    const { value, isOwn } = await this.#load(stored, signal)
     if (isOwn) return share(value)
     if ('manager' in stored && this.#find(stored.manager).shared) return { isSame: true, get: () => value }
-    return { load: () => this.load(stored) }
+    return { load: (by) => this.load(stored, by) }
   }
 
   async #load(

@@ -4,8 +4,12 @@
  */
 import { z } from 'zod'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
+import { shown } from '../../streams/shown.ts'
 import { cut } from '../../streams/text.ts'
+import { type Duration, parseDuration } from '../options/duration.ts'
+import { atMost } from '../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import { within } from '../options/within.ts'
 import { optionalPackage } from './optional.ts'
 import { type ItemReader, itemReader, type ReaderRetry } from './reader.ts'
 
@@ -35,6 +39,11 @@ export interface PostgresOptions {
   readonly client?: PostgresClientLike
   /** Rows of a page. Default 1,000. */
   readonly pageSize?: number
+  /**
+   * The longest time of one query. One that takes longer counts as a failure, and is sent again.
+   * Default `'5m'`.
+   */
+  readonly timeout?: Duration
   readonly retry?: ReaderRetry
 }
 
@@ -43,7 +52,10 @@ type Cursor = z.infer<typeof cursors>
 type Row = Readonly<Record<string, unknown>>
 const rows = z.array(z.record(z.string(), z.unknown()))
 export const PAGE_ROWS = 1000
+export const QUERY_TIMEOUT = '5m'
 const KEY = 'flowstone_key_'
+/** A server that does not answer takes no leave either. */
+const END_MS = 2000
 
 const OPTIONS: OptionNames<PostgresOptions> = {
   query: true,
@@ -52,6 +64,7 @@ const OPTIONS: OptionNames<PostgresOptions> = {
   connectionString: true,
   client: true,
   pageSize: true,
+  timeout: true,
   retry: true,
 }
 
@@ -65,7 +78,7 @@ const OPTIONS: OptionNames<PostgresOptions> = {
  */
 export function readPostgres(options: PostgresOptions): ItemReader<Row> {
   refuseUnknown('readPostgres', options, OPTIONS)
-  const { query, values = [], pageSize = PAGE_ROWS, retry } = options
+  const { query, values = [], pageSize = PAGE_ROWS, timeout = QUERY_TIMEOUT, retry } = options
   const keys = typeof options.key === 'string' ? [options.key] : options.key
   if (typeof query !== 'string' || query.trim() === '') throw new InvalidError('readPostgres: query must be a SELECT')
   if (!Array.isArray(keys) || keys.length === 0 || keys.some((key) => typeof key !== 'string' || key === ''))
@@ -74,6 +87,8 @@ export function readPostgres(options: PostgresOptions): ItemReader<Row> {
     )
   if (!Number.isInteger(pageSize) || pageSize < 1 || pageSize > 100_000)
     throw new InvalidError(`readPostgres: pageSize must be a whole number from 1 to 100,000, got ${pageSize}`)
+  const timeoutMs = parseDuration('readPostgres: timeout', timeout)
+  if (timeoutMs <= 0) throw new InvalidError(`readPostgres: timeout must be more than 0, got ${shown(timeout)}`)
   const inner = query.trim().replace(/;$/, '')
   const columns = keys.map((key) => `q.${quoted(key)}`)
 
@@ -83,12 +98,15 @@ export function readPostgres(options: PostgresOptions): ItemReader<Row> {
     ...(retry ? { retry } : {}),
     async *read(given, signal) {
       let behind = given && cursors.parse(given).behind
-      const { client, close } = await open(options)
+      const { client, close } = await open(options, timeoutMs, signal)
+      // A client that does not answer is not waited for.
+      const ask = async (text: string, given: unknown[]): Promise<readonly unknown[]> =>
+        (await within(timeoutMs, signal, () => client.query(text, given))).rows
       try {
         if (!behind) {
           const holes = columns.map((column) => `${column} IS NULL`).join(' OR ')
-          const found = await client.query(`SELECT 1 FROM (${inner}) AS q WHERE ${holes} LIMIT 1`, [...values])
-          if (found.rows.length > 0)
+          const found = await ask(`SELECT 1 FROM (${inner}) AS q WHERE ${holes} LIMIT 1`, [...values])
+          if (found.length > 0)
             throw new InvalidError(
               `readPostgres: ${keys.join(', ')} must not be null: such a row has no place in the order`,
             )
@@ -102,7 +120,7 @@ export function readPostgres(options: PostgresOptions): ItemReader<Row> {
           const from = behind ? ` WHERE (${columns.join(', ')}) > (${places})` : ''
           // One more than the page: does it have the key of the last?
           const text = `SELECT q.*, ${asText} FROM (${inner}) AS q${from} ORDER BY ${columns.join(', ')} LIMIT ${pageSize + 1}`
-          const page = rows.parse((await client.query(text, [...values, ...(behind ?? [])])).rows)
+          const page = rows.parse(await ask(text, [...values, ...(behind ?? [])]))
           const keyOf = (row: Row | undefined): string[] => keys.map((_, i) => String(row?.[`${KEY}${i}`]))
           const whole = page.length <= pageSize
           const taken = page.slice(0, pageSize)
@@ -134,15 +152,27 @@ export function readPostgres(options: PostgresOptions): ItemReader<Row> {
   })
 }
 
-async function open(options: PostgresOptions): Promise<{ client: PostgresClientLike; close: () => Promise<void> }> {
+async function open(
+  options: PostgresOptions,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<{ client: PostgresClientLike; close: () => Promise<void> }> {
   if (options.client) return { client: options.client, close: async () => undefined }
   const { default: pg } = await optionalPackage<typeof import('pg')>('pg', 'readPostgres')
   const { connectionString } = options
   const client = new pg.Client(connectionString === undefined ? {} : { connectionString })
   // The current query reports the error, too. Without a listener it would end the process.
   client.on('error', () => undefined)
-  await client.connect()
-  return { client, close: () => client.end().catch(() => undefined) }
+  const close = async (): Promise<void> => {
+    await atMost(END_MS, client.end()).catch(() => undefined)
+  }
+  try {
+    await within(timeoutMs, signal, () => client.connect())
+  } catch (error) {
+    void close()
+    throw error
+  }
+  return { client, close }
 }
 
 function quoted(name: string): string {

@@ -25,7 +25,7 @@ import { INLINE_MAX_BYTES, INLINE_PART, REF_MAX_BYTES } from '../../src/io/manag
 import { DEFAULT_BYTES as BATCH_BYTES, BYTES_MAX as BATCH_MAX_BYTES } from '../../src/items/batch.ts'
 import { MAX_ROW_BYTES } from '../../src/items/csv.ts'
 import { MAX_LINE_BYTES } from '../../src/items/lines.ts'
-import { PAGE_ROWS } from '../../src/items/postgres.ts'
+import { PAGE_ROWS, QUERY_TIMEOUT } from '../../src/items/postgres.ts'
 import { CURSOR_MAX_BYTES, READER_RETRY } from '../../src/items/reader.ts'
 import {
   ACQUIRE_MAX_WAIT,
@@ -108,6 +108,7 @@ const scatterPage = [
   `| \`maxLineBytes\` | ${size(MAX_LINE_BYTES)} |`,
   `| \`maxRowBytes\` | ${size(MAX_ROW_BYTES)} |`,
   `| \`pageSize\` | ${count(PAGE_ROWS)} |`,
+  `| \`timeout\` | \`'${QUERY_TIMEOUT}'\` |`,
   `any value that can be stored, up to ${size(CURSOR_MAX_BYTES)} |`,
   `| \`maxBytes\` | ${size(BATCH_BYTES)}, at most ${size(BATCH_MAX_BYTES)} |`,
   `A key takes at most ${size(KEY_CHUNK_BYTES)}:`,

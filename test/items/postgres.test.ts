@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { createServer, type Socket } from 'node:net'
 import { PGlite } from '@electric-sql/pglite'
 import { PGLiteSocketServer } from '@electric-sql/pglite-socket'
 import pg from 'pg'
@@ -93,6 +95,33 @@ describe('rows of Postgres', () => {
     expect(found).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
   })
 
+  it('fail when a server takes the connection and does not answer', async () => {
+    const sockets: Socket[] = []
+    const silent = createServer((socket) => void sockets.push(socket))
+    silent.listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    const address = silent.address()
+    const port = typeof address === 'object' ? address?.port : undefined
+    const connectionString = `postgres://postgres@127.0.0.1:${port}/postgres?sslmode=disable`
+    const retry = { maxAttempts: 1 }
+    const reader = readPostgres({ query: 'SELECT 1 AS id', key: 'id', connectionString, timeout: 50, retry })
+    const error = await rejection(readAll(reader))
+    expect(error).toMatchObject({ code: 'source_failed', message: expect.stringContaining('no answer within 0.05 s') })
+    for (const socket of sockets) socket.destroy()
+    silent.close()
+  })
+
+  it('fail when a client does not answer, and are left when nobody wants them', async () => {
+    const [query, key] = ['SELECT 1 AS id', 'id']
+    const client = { query: () => new Promise<never>(() => undefined) }
+    const brief = readPostgres({ query, key, client, timeout: 20, retry: { maxAttempts: 1 } })
+    expect((await rejection(readAll(brief))).message).toContain('no answer within 0.02 s')
+    const left = new AbortController()
+    const next = readPostgres({ query, key, client }).read(undefined, left.signal).next()
+    left.abort(new Error('cancelled'))
+    expect((await rejection(next)).message).toBe('cancelled')
+  })
+
   it.each<[string, string, string, RegExp]>([
     [
       'two have the same key at the bound of pages',
@@ -117,6 +146,7 @@ describe('rows of Postgres', () => {
   it.each<[string, Record<string, unknown>, RegExp]>([
     ['no query', { query: ' ', key: 'id' }, /query must be a SELECT/],
     ['no key', { query: 'SELECT 1', key: [] }, /key must name the column/],
+    ['no time', { query: 'SELECT 1', key: 'id', timeout: 0 }, /timeout must be more than 0/],
     ['pages of nothing', { query: 'SELECT 1', key: 'id', pageSize: 0 }, /pageSize must be a whole number from 1/],
   ])('cannot be asked for with %s', (_, options, message) => {
     expect(() => readPostgres({ query: '', key: '', ...options })).toThrow(message)

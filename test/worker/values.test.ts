@@ -1,10 +1,10 @@
-import { afterEach, expect, it, vi } from 'vitest'
+import { expect, it, vi } from 'vitest'
 import { z } from 'zod'
 import { asset, input } from '../../src/index.ts'
 import type { Io } from '../../src/io/manager.ts'
 import type { Connection } from '../../src/log/connection.ts'
 import { factEntry } from '../../src/log/entries.ts'
-import { Values } from '../../src/worker/attempt/values.ts'
+import { Deps, Values } from '../../src/worker/attempt/values.ts'
 import { runId } from '../../streams/ids.ts'
 import { namesOf } from '../../streams/subjects.ts'
 
@@ -28,10 +28,7 @@ it('an input is what the schema of the version that asks makes of it, beside ano
   expect(seen).toEqual([5, 50, 5, 50])
 })
 
-afterEach(() => void vi.useRealTimers())
-
-it('a value whose load never ends is loaded anew, once it was given up after half a minute', async () => {
-  vi.useFakeTimers({ toFake: ['performance'] })
+it('a load that all have given up gets its signal aborted, and is begun anew for who asks next', async () => {
   const names = namesOf('ns')
   const ids = { run: runId(0, 'given') }
   const requested = {
@@ -44,26 +41,34 @@ it('a value whose load never ends is loaded anew, once it was given up after hal
   const fact = factEntry(names, 0, { name: 'run.requested', ids, data: requested })
   const message = { ...fact, seq: 3, timeMs: 0, headers: new Map([['Content-Type', fact.contentType]]) }
   const connection = { read: async () => message } as unknown as Connection
-  let loads = 0
-  const loadShared = async (): Promise<unknown> => {
-    loads += 1
-    return loads === 1 ? await new Promise(() => undefined) : { isSame: true, get: () => 7 }
+  const loads: AbortSignal[] = []
+  const loadShared = async (_: unknown, signal: AbortSignal): Promise<unknown> => {
+    loads.push(signal)
+    return loads.length === 1 ? await new Promise(() => undefined) : { isSame: true, get: () => 7 }
   }
   const values = new Values(connection, names, { loadShared } as unknown as Io)
   const user = asset('user', { execute: () => 1 })
   const at = { n: { shard: 0, seq: 3, input: 'n' } }
-  const givenUp = async (): Promise<void> => {
-    const left = new AbortController()
-    const waits = values.deps(at, user, () => left.signal)
-    left.abort(new Error('late'))
-    await expect(waits).rejects.toThrow('late')
-  }
-  await givenUp()
-  await vi.waitFor(() => expect(loads).toBe(1))
-  await givenUp()
-  expect(loads).toBe(1)
-  vi.advanceTimersByTime(30_000)
-  await givenUp()
+  const waits = (left: AbortController): Promise<unknown> => values.deps(at, user, () => left.signal)
+  const [first, second] = [new AbortController(), new AbortController()]
+  const both = [waits(first), waits(second)]
+  await vi.waitFor(() => expect(loads).toHaveLength(1))
+  first.abort(new Error('late'))
+  await expect(both[0]).rejects.toThrow('late')
+  expect(loads[0]?.aborted).toBe(false)
+  second.abort(new Error('cancelled'))
+  await expect(both[1]).rejects.toThrow('cancelled')
+  expect(loads[0]?.reason).toEqual(new Error('cancelled'))
   expect((await (await values.deps(at, user)).get()).n).toBe(7)
-  expect(loads).toBe(2)
+  expect(await values.deps(at, user, () => AbortSignal.abort()).catch(() => 'aborted')).toBe('aborted')
+  expect((await (await values.deps(at, user)).get()).n).toBe(7)
+  expect(loads).toHaveLength(2)
+})
+
+it('a value that is loaded for each execution is given up with it', async () => {
+  const signals: (AbortSignal | undefined)[] = []
+  const deps = new Deps([['n', { load: async (signal) => signals.push(signal) }]])
+  const { signal } = new AbortController()
+  await deps.get(() => signal)
+  expect(signals).toEqual([signal])
 })

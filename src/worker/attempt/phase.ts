@@ -40,7 +40,7 @@ export async function runPhase(
 ): Promise<{ readonly value: unknown; readonly stored?: StoredValue | undefined }> {
   const { shared, held, task, asset, run, name, opener } = parts
   return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
-    const deps = await (await shared.values.deps(task.deps, asset, signal)).get()
+    const deps = await (await shared.values.deps(task.deps, asset, signal)).get(signal)
     const ctx = contextOf(
       shared,
       task,
@@ -150,7 +150,8 @@ async function scatter(
 async function gather(parts: AttemptParts, ctx: AssetContext, deps: OwnDeps): Promise<unknown> {
   const { shared, held, asset, run, name } = parts
   const { connection, names, io, values } = shared
-  const results = await readMerged({ connection, names, io, values, shard: held.shard, run, asset: name })
+  const { signal } = ctx
+  const results = await readMerged({ connection, names, io, values, shard: held.shard, run, asset: name, signal })
   const { definition } = asset
   if (definition.gather) return await taken(parts, definition.gather(results, ctx, deps))
   return await listOf(results)

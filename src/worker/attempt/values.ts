@@ -23,58 +23,68 @@ import { unlessAborted } from '../../options/timer.ts'
 
 const VALUES_MAX = 32
 const KEY_CHUNKS_MAX = 16
-/** A value that takes longer, and that somebody gave up. */
-const STUCK_MS = 30_000
 /** Of the values of chains that are under way, all together. */
 const KEPT_BYTES = 32 * 1024 * 1024
+
+interface Kept<T> {
+  readonly made: Promise<T>
+  /** Aborted when nobody waits for it any more. */
+  readonly left: AbortController
+  waiting: number
+  isThere: boolean
+}
 
 /**
  * Keeps the newest `max` promises; what failed is forgotten at once, so the next caller tries
  * again.
  */
 class Recent<T> {
-  readonly #entries = new Map<string, Promise<T>>()
-  /** Of those that are not there yet. */
-  readonly #sinceMs = new WeakMap<Promise<T>, number>()
+  readonly #entries = new Map<string, Kept<T>>()
   readonly #max: number
 
   constructor(max: number) {
     this.#max = max
   }
 
-  get(key: string, make: () => Promise<T>): Promise<T> {
-    const found = this.#entries.get(key)
-    if (found) {
-      this.#entries.delete(key)
-      this.#entries.set(key, found)
-      return found
+  /**
+   * What `make` brings, or the reason of `signal` as soon as that is aborted. The signal of `make`
+   * is aborted when all who waited for it have left: it may never come, so later callers ask anew.
+   */
+  async get(key: string, make: (signal: AbortSignal) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const kept = this.#entries.get(key) ?? this.#make(make)
+    this.#keep(key, kept)
+    kept.waiting += 1
+    try {
+      return await unlessAborted(kept.made, signal)
+    } catch (error) {
+      if (this.#entries.get(key) === kept && !kept.isThere && (!signal?.aborted || kept.waiting === 1))
+        this.#entries.delete(key)
+      throw error
+    } finally {
+      kept.waiting -= 1
+      if (kept.waiting === 0 && !kept.isThere) kept.left.abort(signal?.reason)
     }
-    const made = make()
-    this.#keep(key, made)
-    this.#sinceMs.set(made, performance.now())
-    made.then(
-      () => this.#sinceMs.delete(made),
-      () => {
-        if (this.#entries.get(key) === made) this.#entries.delete(key)
-      },
-    )
-    return made
-  }
-
-  /** Called where nobody waits for it any more: it may never come, so later callers ask anew. */
-  forgetIfStuck(key: string): void {
-    const made = this.#entries.get(key)
-    const sinceMs = made && this.#sinceMs.get(made)
-    if (sinceMs !== undefined && performance.now() - sinceMs >= STUCK_MS) this.#entries.delete(key)
   }
 
   put(key: string, value: T): void {
-    this.#entries.delete(key)
-    this.#keep(key, Promise.resolve(value))
+    this.#keep(key, { made: Promise.resolve(value), left: new AbortController(), waiting: 0, isThere: true })
   }
 
-  #keep(key: string, made: Promise<T>): void {
-    this.#entries.set(key, made)
+  #make(make: (signal: AbortSignal) => Promise<T>): Kept<T> {
+    const left = new AbortController()
+    const kept: Kept<T> = { made: make(left.signal), left, waiting: 0, isThere: false }
+    kept.made.then(
+      () => {
+        kept.isThere = true
+      },
+      () => undefined,
+    )
+    return kept
+  }
+
+  #keep(key: string, kept: Kept<T>): void {
+    this.#entries.delete(key)
+    this.#entries.set(key, kept)
     for (const oldest of this.#entries.keys()) {
       if (this.#entries.size <= this.#max) break
       this.#entries.delete(oldest)
@@ -117,20 +127,20 @@ export class Deps {
 
   /**
    * For one execution: it sees nothing of what another does with them. A promise only where a value
-   * has to be loaded for each.
+   * has to be loaded for each, until the signal is aborted.
    */
-  get(): Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>> {
+  get(signalOf?: () => AbortSignal): Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>> {
     if (this.#same) return this.#same
-    return this.#sights.some(([, sight]) => 'load' in sight) ? this.#loaded() : this.#all()
+    return this.#sights.some(([, sight]) => 'load' in sight) ? this.#loaded(signalOf?.()) : this.#all()
   }
 
   #all(): Readonly<Record<string, unknown>> {
     return frozen(this.#sights.map(([name, sight]) => [name, 'load' in sight ? undefined : sight.get()]))
   }
 
-  async #loaded(): Promise<Readonly<Record<string, unknown>>> {
+  async #loaded(signal: AbortSignal | undefined): Promise<Readonly<Record<string, unknown>>> {
     const entries = this.#sights.map(
-      async ([name, sight]) => [name, 'load' in sight ? await sight.load() : sight.get()] as const,
+      async ([name, sight]) => [name, 'load' in sight ? await sight.load(signal) : sight.get()] as const,
     )
     return frozen(await Promise.all(entries))
   }
@@ -183,22 +193,15 @@ export class Values {
       Object.entries(deps).map(async ([name, at]) => {
         const { inputSchema } = definition.dependsOn.find((asset) => asset.name === name)?.definition ?? {}
         const schema = at.input === undefined ? undefined : inputSchema
-        // Others may wait for the same value: it goes on being loaded.
         const key = `${keyOfValue(at)}${schema ? `:${idOf(schema)}` : ''}`
-        const load = async (): Promise<Sight> => {
-          const stored = await storedValueAt(this.#connection, this.#names, at)
-          if (!schema) return await this.#io.loadShared(stored)
-          return await this.#given(`input ${name}`, schema, stored)
+        const load = async (signal: AbortSignal): Promise<Sight> => {
+          const stored = await storedValueAt(this.#connection, this.#names, at, signal)
+          if (!schema) return await this.#io.loadShared(stored, signal)
+          return await this.#given(`input ${name}`, schema, stored, signal)
         }
         const kept = this.#kept.get(key)
         if (kept) return [name, await kept.sight] as const
-        const signal = signalOf?.()
-        try {
-          return [name, await unlessAborted(this.#values.get(key, load), signal)] as const
-        } catch (error) {
-          if (signal?.aborted) this.#values.forgetIfStuck(key)
-          throw error
-        }
+        return [name, await this.#values.get(key, load, signalOf?.())] as const
       }),
     )
     return new Deps(entries)
@@ -210,7 +213,7 @@ export class Values {
    */
   keep(at: ValueAt, stored: StoredValue, bytes: number): void {
     const key = keyOfValue(at)
-    const load = async (): Promise<Sight> => await this.#io.loadShared(stored)
+    const load = async (signal?: AbortSignal): Promise<Sight> => await this.#io.loadShared(stored, signal)
     const isRoom = this.#keptBytes + bytes <= KEPT_BYTES && !this.#kept.has(key)
     const sight = isRoom ? load() : this.#values.get(key, load)
     // What cannot be loaded now fails the execution that needs it.
@@ -227,9 +230,10 @@ export class Values {
   }
 
   /** What an input's schema makes of what a run was given. */
-  async #given(at: string, schema: StandardSchema, stored: StoredValue): Promise<Sight> {
-    const load = async (): Promise<unknown> => await parseWith(at, schema, await this.#io.load(stored))
-    const value = await load()
+  async #given(at: string, schema: StandardSchema, stored: StoredValue, signal: AbortSignal): Promise<Sight> {
+    const load = async (by?: AbortSignal): Promise<unknown> =>
+      await parseWith(at, schema, await this.#io.load(stored, by))
+    const value = await load(signal)
     return isPlainData(value) ? share(structuredClone(value)) : { load }
   }
 

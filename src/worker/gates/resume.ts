@@ -48,7 +48,7 @@ export async function resumeAfterGate(
   ctx: InstanceContext<unknown>,
   deps: Readonly<Record<string, unknown>>,
 ): Promise<unknown> {
-  return await (await continuationOf(shared, shard, how, gate, asset, deps))(ctx)
+  return await (await continuationOf(shared, shard, how, gate, asset, deps, ctx.signal))(ctx)
 }
 
 /** Reads how the gate ended. Runs no code of the user. */
@@ -59,6 +59,7 @@ async function continuationOf(
   { run, asset: name, gate, seq, timeouts }: Gate,
   { definition }: AnyAsset,
   deps: Readonly<Record<string, unknown>>,
+  signal: AbortSignal,
 ): Promise<Continuation> {
   const { connection, names, io, clock } = shared
   const opened = names.fact(shard, factPath('gate.created', { run, asset: name, gate }))
@@ -74,11 +75,11 @@ async function continuationOf(
       `message ${seq} of ${names.log(shard)} does not end gate ${run}.${name}.${gate}`,
     )
   if (fact.data.child)
-    return await afterRun(shared, shard, { run, asset: name, gate }, fact.data.child, definition, deps)
+    return await afterRun(shared, shard, { run, asset: name, gate }, fact.data.child, definition, deps, signal)
   const metadata = created?.name === 'gate.created' ? created.data.metadata : undefined
   const id = `${run}.${name}.${gate}`
   const { payload: stored, source, headers = {} } = fact.data
-  const payload = how === 'timeout' || stored === undefined ? null : await payloadOf(io, stored, id)
+  const payload = how === 'timeout' || stored === undefined ? null : await payloadOf(io, stored, id, signal)
   return (ctx) => {
     const delayMs = Math.max(0, clock.now() - fact.timeMs)
     emit('flowstone:gate.resume', { gate: id, run, asset: name, how, delayMs })
@@ -93,9 +94,9 @@ async function continuationOf(
   }
 }
 
-async function payloadOf(io: Io, stored: StoredValue, gate: string): Promise<unknown> {
+async function payloadOf(io: Io, stored: StoredValue, gate: string, signal: AbortSignal): Promise<unknown> {
   try {
-    return await io.load(stored)
+    return await io.load(stored, signal)
   } catch (cause) {
     if (!(cause instanceof FlowStoneError) || !isGone(cause)) throw cause
     const message = `the payload of the signal at gate ${gate} cannot be read: ${cause.message}`
@@ -111,8 +112,9 @@ async function afterRun(
   { value: at }: ChildEnd,
   { onRun }: AnyAsset['definition'],
   deps: Readonly<Record<string, unknown>>,
+  signal: AbortSignal,
 ): Promise<Continuation> {
-  const value = at === undefined ? undefined : await loadValueAt(connection, names, io, at)
+  const value = at === undefined ? undefined : await loadValueAt(connection, names, io, at, signal)
   if (!onRun) return () => value
   const asked = names.fact(shard, factPath('child.requested', { run, asset: name, gate }))
   const message = await connection.read((nc) => directGet(nc, names.log(shard), { last_by_subj: asked }))
@@ -158,8 +160,8 @@ export async function runResume(
       ])
       const key = keyChunk.key(task.index)
       const gate = { ...task.from, run, asset: name }
-      const own = await deps.get()
-      const goOn = await continuationOf(shared, held.shard, task.how, gate, asset, own)
+      const own = await deps.get(inner)
+      const goOn = await continuationOf(shared, held.shard, task.how, gate, asset, own, inner())
       inner().throwIfAborted()
       return await goOn(new InstanceContextOf(shared, task, asset, inner, key, task.index, gates, logs))
     }
@@ -250,7 +252,8 @@ export async function runReminder(
   const span = beginSpan(shared, task)
   const logs = shared.logs.of(task, 'timeout')
   try {
-    const deps = await (await shared.values.deps(task.deps, asset)).get()
+    const { signal: own } = held.abort
+    const deps = await (await shared.values.deps(task.deps, asset, () => own)).get(() => own)
     const code = async (signal: () => AbortSignal): Promise<void> => {
       const keyChunk =
         index === undefined ? undefined : await shared.values.keyChunk(held.shard, run, name, offset ?? 0)

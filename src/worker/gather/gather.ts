@@ -160,7 +160,7 @@ async function* readBatches(source: GatherSource): AsyncGenerator<AnyResult[]> {
     // Such a value may be large: it waits for nobody, and nobody holds it but who asked.
     yield batch
     batch = []
-    yield [{ key, index: i, status: 'ok', value: await source.io.load(ref[1]) }]
+    yield [{ key, index: i, status: 'ok', value: await source.io.load(ref[1], source.signal) }]
   }
   yield batch
 }

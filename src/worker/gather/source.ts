@@ -12,4 +12,6 @@ export interface GatherSource {
   readonly shard: number
   readonly run: RunId
   readonly asset: AssetName
+  /** Aborted when nobody wants the results any more. */
+  readonly signal?: AbortSignal
 }

@@ -180,7 +180,7 @@ export class InstanceRunner {
       this.#gates,
       this.#logs,
     )
-    const deps = this.#deps.get()
+    const deps = this.#deps.get(signal)
     return deps instanceof Promise ? deps.then((loaded) => this.#call(ctx, loaded)) : this.#call(ctx, deps)
   }
 
