@@ -4,7 +4,7 @@ import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config
 
 /** What needs neither a nats-server nor a process of its own. */
 const UNIT = [
-  'test/log/{headers,stored-ms}.test.ts',
+  'test/log/{headers,last-lines,stored-ms}.test.ts',
   'test/{define,engine,metrics,options,projections,scripts,streams}/**/*.test.ts',
   'test/console/!(browser*).test.ts',
   'test/worker/!(acknowledge|puller).test.ts',

@@ -11,6 +11,7 @@ import { parseLevel } from '../logs/options.ts'
 import { checkSignal } from '../options/signal.ts'
 import { sleep } from '../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
+import { LastLines } from './last-lines.ts'
 import { whyNoRun } from './no-run.ts'
 import { Run } from './run.ts'
 import type { RunDeps, RunView } from './run-view.ts'
@@ -64,8 +65,6 @@ const QUESTIONS = 8
 const LOOKED_MAX = 200_000
 /** Who follows looks by himself so often: what wakes him may get lost. */
 const LOOK_MS = 2000
-/** After the run has ended, the last lines may be on their way for so long. */
-const LAST_MS = 800
 /** Lines that come one by one are read together. */
 const SETTLE_MS = 20
 
@@ -211,18 +210,24 @@ export async function* logs(deps: RunDeps, run: string, options: LogsOptions = {
   const wakes = follow ? new Wakes(deps, wanted, signal) : undefined
   try {
     let place = await firstPlace(deps, wanted)
-    let endedMs: number | undefined
+    let last: LastLines | undefined
     while (!signal?.aborted) {
+      // No look that began earlier is the last one.
+      const isLast = last?.leftMs(performance.now()) === 0
       const page = await readPage(deps, wanted, place, PAGE_LINES, signal)
       yield* page.lines
+      const isNew = page.place.seq !== place.seq
       place = page.place
       if (page.more) continue
-      if (!wakes || endedMs !== undefined) return
-      const ended = (await handle.view())?.finishedAt
-      if (ended) {
-        endedMs = ended.getTime()
-        await sleep(LAST_MS, signal)
-      } else await wakes.next()
+      if (!wakes) return
+      const nowMs = performance.now()
+      if (isNew) last?.came(nowMs)
+      if (isLast && last?.leftMs(nowMs) === 0) return
+      if (!last) {
+        const ended = (await handle.view())?.finishedAt
+        if (ended) last = new LastLines(nowMs, deps.clock.now() - ended.getTime())
+      }
+      await wakes.next(last?.leftMs(nowMs))
     }
   } catch (error) {
     if (!signal?.aborted) throw error
@@ -256,10 +261,10 @@ class Wakes {
     this.#resolve?.()
   }
 
-  async next(): Promise<void> {
+  async next(ms = LOOK_MS): Promise<void> {
     const woken = Promise.withResolvers<void>()
     this.#resolve = woken.resolve
-    const timer = setTimeout(woken.resolve, LOOK_MS)
+    const timer = setTimeout(woken.resolve, ms)
     if (this.#noted) woken.resolve()
     await woken.promise
     clearTimeout(timer)
