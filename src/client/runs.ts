@@ -5,6 +5,7 @@ import { InvalidError } from '../../streams/errors.ts'
 import { parseRunId } from '../../streams/ids.ts'
 import { shown } from '../../streams/shown.ts'
 import { type AnyAsset, isAsset } from '../define/asset-type.ts'
+import { untilFoldedTo } from '../engine/shard/until-folded.ts'
 import { missingRun } from '../log/pruned.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { type AssetPlace, placeOf } from '../runs/owner.ts'
@@ -13,7 +14,6 @@ import { checkField, parseTags } from '../runs/run-request.ts'
 import { viewOfRun } from './run.ts'
 import { readRun, readRuns } from './run-doc.ts'
 import { isInternal, type RunDeps, type RunView } from './run-view.ts'
-import { untilFoldedTo } from './values.ts'
 
 /** Which runs `flow.runs` lists. */
 export interface RunsOptions {

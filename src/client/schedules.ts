@@ -20,7 +20,7 @@ import { refuseUnknown } from '../options/unknown.ts'
 import { docsUnder, findDoc } from './by-name.ts'
 import { Run } from './run.ts'
 import type { RunDeps } from './run-view.ts'
-import { untilFolded } from './values.ts'
+import { untilFoldedNow } from './values.ts'
 
 /** A schedule, as far as the state bucket knows. */
 export interface ScheduleView {
@@ -225,7 +225,7 @@ export class Schedules {
     const { pipeline, name: schedule } = await this.#find(at, name)
     await this.#append(fact({ pipeline, schedule }))
     // Who asks next sees it, if an engine is there.
-    await untilFolded(this.#deps, 0)
+    await untilFoldedNow(this.#deps, 0)
   }
 
   async #append(fact: FactDraft): Promise<boolean> {

@@ -9,7 +9,7 @@ import { factEntry } from '../log/entries.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { docsUnder, findDoc } from './by-name.ts'
 import type { RunDeps } from './run-view.ts'
-import { untilFolded } from './values.ts'
+import { untilFoldedNow } from './values.ts'
 
 /** A sensor, as far as the state bucket knows. */
 export interface SensorView {
@@ -91,7 +91,7 @@ export class Sensors {
       )
     await logOf(0).appendOnce(factEntry(names, 0, fact({ pipeline, sensor }), by))
     // Who asks next sees it, if an engine is there.
-    await untilFolded(this.#deps, 0)
+    await untilFoldedNow(this.#deps, 0)
   }
 
   async #view(doc: SensorState): Promise<SensorView> {

@@ -12,7 +12,7 @@ import { readDoc } from '../log/documents.ts'
 import { findSource, placeOf, type Source, waitingFor } from '../worker/events/source.ts'
 import { takenUpTo } from '../worker/events/taken.ts'
 import type { RunDeps } from './run-view.ts'
-import { untilFolded } from './values.ts'
+import { untilFoldedNow } from './values.ts'
 
 /** Where a subscription stands. */
 export interface SubscriptionView {
@@ -78,7 +78,7 @@ export async function listSubscriptions(
   withRemoved: boolean,
 ): Promise<SubscriptionView[]> {
   const topology = await deps.topology()
-  await untilFolded(deps, 0)
+  await untilFoldedNow(deps, 0)
   const jsm = await jetstreamManager(deps.connection.nc)
   const all = [...(await knownOf(deps, jsm)).values()].filter(({ spec }) => withRemoved || spec)
   const views = await inTurns(all, (known) => viewOf(deps, topology, jsm, known, refused))

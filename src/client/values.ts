@@ -1,13 +1,11 @@
 /** Values of assets: the newest of a partition, and that of a run. */
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type CatalogEntry, stateKey } from '../../projections/state.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { decodeToken, parseRunId } from '../../streams/ids.ts'
 import { newestOnLogs, valuesOfRun } from '../engine/shard/catalog.ts'
-import { foldedTo } from '../engine/shard/checkpoint.ts'
+import { untilFolded } from '../engine/shard/until-folded.ts'
 import { loadValueAt } from '../io/stored-values.ts'
 import { factIn } from '../log/doc-source.ts'
-import { streamBounds } from '../log/nats.ts'
 import type { AssetPlace } from '../runs/owner.ts'
 import { mustBeRegistered } from '../runs/registered.ts'
 import { checkField } from '../runs/run-request.ts'
@@ -28,10 +26,6 @@ export interface AssetValue<V = unknown> {
   readonly run: string | undefined
   readonly at: Date | undefined
 }
-
-/** Folding is behind by milliseconds while an engine works; without one, nobody waits for it. */
-const FOLDED_WAIT_MS = 1000
-const LOOK_MS = 10
 
 /** Undefined when there is none. Throws `not_found` as `mustBeRegistered` does. */
 export async function assetValue<V>(
@@ -103,7 +97,7 @@ export async function partitionsOf(deps: RunDeps, place: AssetPlace): Promise<st
   const { shards, docs } = deps
   const partitions = new Set<string>()
   for (let shard = 0; shard < shards; shard++) {
-    await untilFolded(deps, shard)
+    await untilFoldedNow(deps, shard)
     const prefix = stateKey.asset(pipeline, asset, 'x').slice(0, -1)
     for (const key of await docs.keys(shard, prefix)) partitions.add(decodeToken(key.slice(prefix.length)))
   }
@@ -111,23 +105,12 @@ export async function partitionsOf(deps: RunDeps, place: AssetPlace): Promise<st
   return [...partitions].toSorted()
 }
 
-/** What is on the log now is in the state, if an engine folds it. */
-export async function untilFolded(
-  { connection, names, docs }: Pick<RunDeps, 'connection' | 'names' | 'docs'>,
+/** What is on the log now is in the state, if an engine folds it. Of the past, nothing is awaited. */
+export async function untilFoldedNow(
+  deps: Pick<RunDeps, 'connection' | 'names' | 'docs'>,
   shard: number,
-): Promise<void> {
-  if (docs.past) return
-  const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-  await untilFoldedTo({ connection, names }, shard, last)
-}
-
-export async function untilFoldedTo(
-  { connection, names }: Pick<RunDeps, 'connection' | 'names'>,
-  shard: number,
-  seq: number,
-): Promise<void> {
-  const untilMs = performance.now() + FOLDED_WAIT_MS
-  while ((await foldedTo(connection, names, shard)) < seq && performance.now() < untilMs) await sleep(LOOK_MS)
+): Promise<boolean> {
+  return deps.docs.past !== undefined || (await untilFolded(deps, shard)).isFolded
 }
 
 export function notMade(asset: string, { partition, run }: ValueOptions): FlowStoneError {

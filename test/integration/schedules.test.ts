@@ -1,6 +1,9 @@
 import { describe, expect, expectTypeOf, it } from 'vitest'
 import { z } from 'zod'
+import { Claim } from '../../src/engine/shard/claim.ts'
 import { asset, type Flow, input, pipeline, schedule } from '../../src/index.ts'
+import { Connection } from '../../src/log/connection.ts'
+import { namesOf } from '../../streams/subjects.ts'
 import { useServer } from '../kit/fixture.ts'
 import { openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -127,6 +130,29 @@ describe('a schedule', () => {
       /from must be a date/,
     )
   })
+})
+
+it('a schedule that is registered is waited for while an engine is late, and no answer is final without one', async () => {
+  const nightly = schedule('nightly', { cron: '@yearly', run: report })
+  await using stage = await openStage(server.url, pipeline('p', [report], { schedules: [nightly] }), { engine: false })
+  const { flow } = stage
+  expect(await rejection(flow.schedules.get('nightly'))).toMatchObject({
+    code: 'not_found',
+    message: expect.stringContaining('as far as the state shows: no engine has folded the newest facts yet'),
+  })
+  const connection = await Connection.open({ servers: server.url })
+  const claim = new Claim(connection, namesOf(stage.namespace), 0, 'is late')
+  expect(await claim.tryTake()).toBe(true)
+  claim.keep()
+  const startedMs = performance.now()
+  const found = flow.schedules.get('nightly')
+  const partitions = flow.partitions('p/report')
+  await until('an engine that is away is not waited for as long', () => performance.now() - startedMs > 1500)
+  await claim.release()
+  await flow.engine()
+  expect(await found).toMatchObject({ name: 'p/nightly', state: 'active' })
+  expect(await partitions).toEqual([])
+  await connection.close()
 })
 
 it('an engine that was away does what catchUp says, and accounts for each occurrence', async () => {

@@ -17,10 +17,8 @@ import { streamBounds } from '../../log/nats.ts'
 import { storedFact } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
 import { rawRunFacts } from '../../log/run-facts.ts'
-import { sleep } from '../../options/timer.ts'
 import { documentsOf, readDocuments } from '../history/run-documents.ts'
-import { foldedTo } from '../shard/checkpoint.ts'
-import { engineAtWork } from '../shard/claim.ts'
+import { untilFolded } from '../shard/until-folded.ts'
 import { PackedRuns } from './packed.ts'
 import type { Piece, PieceSource, Wanted } from './piece.ts'
 
@@ -29,9 +27,6 @@ const PIECE_BYTES = 1024 * 1024
 const HELD_BYTES = 64 * 1024 * 1024
 const TAKE = 1000
 const RUNS_AT_ONCE = 32
-/** Folding is behind by milliseconds while an engine works; without one, nobody waits for it. */
-const FOLDED_WAIT_MS = 5000
-const LOOK_MS = 20
 
 /** All that there is of one run; undefined where there is none. */
 export async function piecesOfRun(
@@ -45,7 +40,7 @@ export async function piecesOfRun(
     const doc = await sealedDoc(source, run, key)
     return doc ? { doc: doc as RunState, pieces: sealedPieces(source, shard, run) } : undefined
   }
-  const last = await untilFolded(source, shard)
+  const { last } = await untilFolded(source, shard)
   // The bucket's type of document follows from its key.
   const doc = (await readDoc(connection, names, names.stateBucket(shard), key)) as RunState | undefined
   if (doc) return { doc, pieces: unsealedPieces(source, shard, doc, last) }
@@ -145,17 +140,6 @@ class StateDocuments {
   }
 }
 
-/** What is on the log now is in the state, if an engine folds it. */
-export async function untilFolded({ connection, names }: PieceSource, shard: number): Promise<number> {
-  const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-  const untilMs = performance.now() + FOLDED_WAIT_MS
-  while ((await foldedTo(connection, names, shard)) < last && performance.now() < untilMs) {
-    if ((await engineAtWork(connection, names, shard)) === undefined) break
-    await sleep(LOOK_MS)
-  }
-  return last
-}
-
 /**
  * The runs of a shard that are wanted: those that are sealed, then those on the log. `seen` has the
  * runs that were yielded. Runs that are sealed meanwhile are found in either place.
@@ -190,7 +174,7 @@ async function* loggedPieces(
   packed: PackedRuns,
 ): AsyncGenerator<Piece | { readonly open: string }> {
   const { connection, names } = source
-  const last = await untilFolded(source, shard)
+  const { last } = await untilFolded(source, shard)
   const { first } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
   const held = new Map<string, Held>()
   let bytes = 0

@@ -24,8 +24,8 @@ import { readDoc } from '../../log/documents.ts'
 import { factEntry, timerEntry } from '../../log/entries.ts'
 import { leaderGet, streamInfo } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
+import { untilFolded } from '../shard/until-folded.ts'
 import type { PieceSource } from './piece.ts'
-import { untilFolded } from './pieces.ts'
 
 export interface Position {
   readonly key: string

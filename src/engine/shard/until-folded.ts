@@ -1,0 +1,41 @@
+/** Waits for the state: it lags behind its log. */
+import type { Names } from '../../../streams/subjects.ts'
+import type { Connection } from '../../log/connection.ts'
+import { anyBetween, streamBounds } from '../../log/nats.ts'
+import { sleep } from '../../options/timer.ts'
+import { foldedTo } from './checkpoint.ts'
+import { engineAtWork } from './claim.ts'
+
+/** An engine is behind by milliseconds, on a busy machine by seconds. */
+const FOLDED_WAIT_MS = 10_000
+/** Nobody waits long for an engine that is not there. */
+const NO_ENGINE_WAIT_MS = 1000
+const LOOK_MS = 10
+const LOOK_MAX_MS = 50
+
+interface Deps {
+  readonly connection: Connection
+  readonly names: Names
+}
+
+/** Where the log ends now, and whether the state has all of it. If an engine folds it, it has. */
+export async function untilFolded(
+  { connection, names }: Deps,
+  shard: number,
+): Promise<{ readonly last: number; readonly isFolded: boolean }> {
+  const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
+  return { last, isFolded: await untilFoldedTo({ connection, names }, shard, last) }
+}
+
+/** The same up to a position. */
+export async function untilFoldedTo({ connection, names }: Deps, shard: number, seq: number): Promise<boolean> {
+  const startedMs = performance.now()
+  let seenMs = startedMs
+  for (let lookMs = LOOK_MS; ; lookMs = Math.min(LOOK_MAX_MS, lookMs * 2)) {
+    const from = (await foldedTo(connection, names, shard)) + 1
+    if (!(await connection.read((nc) => anyBetween(nc, names.log(shard), from, seq)))) return true
+    if ((await engineAtWork(connection, names, shard)) !== undefined) seenMs = performance.now()
+    if (performance.now() - seenMs > NO_ENGINE_WAIT_MS || performance.now() - startedMs > FOLDED_WAIT_MS) return false
+    await sleep(lookMs)
+  }
+}
