@@ -9,7 +9,7 @@ import { listen } from '../log/listen.ts'
 import { directNext, directSince } from '../log/nats.ts'
 import { parseLevel } from '../logs/options.ts'
 import { checkSignal } from '../options/signal.ts'
-import { sleep } from '../options/timer.ts'
+import { sleep, unlessAborted } from '../options/timer.ts'
 import { type OptionNames, refuseUnknown } from '../options/unknown.ts'
 import { LastLines } from './last-lines.ts'
 import { whyNoRun } from './no-run.ts'
@@ -206,10 +206,12 @@ export async function* logs(deps: RunDeps, run: string, options: LogsOptions = {
   await deps.found()
   const wanted = wantedOf('logs', deps, run, filter)
   const handle = new Run(deps, wanted.run)
-  await mustExist(handle, filter.asset)
-  const wakes = follow ? new Wakes(deps, wanted, signal) : undefined
+  let wakes: Wakes | undefined
   try {
-    let place = await firstPlace(deps, wanted)
+    // The server may be away for long: whoever leaves meanwhile is not held up.
+    await unlessAborted(mustExist(handle, filter.asset), signal)
+    if (follow) wakes = new Wakes(deps, wanted, signal)
+    let place = await unlessAborted(firstPlace(deps, wanted), signal)
     let last: LastLines | undefined
     while (!signal?.aborted) {
       // No look that began earlier is the last one.
@@ -224,7 +226,7 @@ export async function* logs(deps: RunDeps, run: string, options: LogsOptions = {
       if (isNew) last?.came(nowMs)
       if (isLast && last?.leftMs(nowMs) === 0) return
       if (!last) {
-        const ended = (await handle.view())?.finishedAt
+        const ended = (await unlessAborted(handle.view(), signal))?.finishedAt
         if (ended) last = new LastLines(nowMs, deps.clock.now() - ended.getTime())
       }
       await wakes.next(last?.leftMs(nowMs))

@@ -212,7 +212,7 @@ export class Run<V = unknown> {
         }
         changed = false
         // The server may be away for long: whoever leaves meanwhile is not held up.
-        const update = await this.#update(signal)
+        const update = await unlessAborted(this.#update(signal), signal)
         const text = JSON.stringify(update)
         if (update && text !== last) {
           last = text
@@ -349,9 +349,9 @@ export class Run<V = unknown> {
         if (noted) continue
         // What was started a moment ago is not sealed.
         const isYoung = this.isNew && looks === 0
-        const sealed = isYoung ? undefined : await runFinished(this.#deps, this.id)
+        const sealed = isYoung ? undefined : await unlessAborted(runFinished(this.#deps, this.id), signal)
         if (sealed) return sealed.data
-        const problem = looks === 1 ? await prunedProblem(this.#deps, this.id) : undefined
+        const problem = looks === 1 ? await unlessAborted(prunedProblem(this.#deps, this.id), signal) : undefined
         if (problem) throw problem
         looks += 1
         if (looks === WARN_LOOKS) void this.#warnOfMissing()
