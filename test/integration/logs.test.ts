@@ -159,10 +159,10 @@ describe('lines of ctx.log', () => {
 
   it('are not kept where a worker does not keep them, or not of this level', async () => {
     await using none = await openStage(server.url, all, { worker: { logs: false } })
-    await (await none.flow.materialize(many)).result()
+    const run = await none.flow.materialize(many)
+    await run.result()
     await none.worker?.stop()
-    const [run] = await none.flow.runs()
-    expect(await collect(none.flow.logs(run?.id ?? ''))).toEqual([])
+    expect(await collect(none.flow.logs(run.id))).toEqual([])
 
     await using some = await openStage(server.url, all, { worker: { logs: { level: 'warn' } } })
     const other = await some.flow.materialize(many)

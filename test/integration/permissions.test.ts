@@ -100,7 +100,7 @@ describe('with the least permissions', () => {
     expect(await (await flowAs('client')).run(run).result()).toBe('60 {"approved":true}')
 
     const operator = await flowAs('operator')
-    expect(await operator.runs()).not.toHaveLength(0)
+    await until('it is listed', async () => (await operator.runs()).length > 0)
     expect((await collect(operator.history(run))).at(-1)?.kind).toBe('run.finished')
     await until('the state has it', async () => (await operator.scatter.status(`${run}.many`)).status === 'completed')
     expect((await operator.limiter.list()).length).toBeGreaterThan(0)
