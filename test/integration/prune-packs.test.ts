@@ -30,6 +30,7 @@ import type { ArchiveRecord } from '../../streams/archive.ts'
 import { encodeFact, factPath } from '../../streams/facts.ts'
 import type { SealedFact, SealedRun } from '../../streams/history.ts'
 import { type RunId, runId } from '../../streams/ids.ts'
+import { jetstreamManager } from '../../streams/jetstream.ts'
 import { type PackSummary, retentionKey } from '../../streams/retention.ts'
 import { ensureTopology } from '../../streams/topology.ts'
 import { collect } from '../kit/collect.ts'
@@ -331,6 +332,36 @@ describe('a run with the id of one that was pruned', () => {
       await shard.putRuns()
       for (const key of keys) expect(await state.read(key as Key<unknown>)).toBeDefined()
     }
+  })
+
+  it('a run with the id of one that was pruned begins, though the state had that one still', async () => {
+    const id = runId(0, `k${'0'.repeat(32)}`)
+    let store = async (): Promise<void> => undefined
+    await using shard = await Shard.open({ touched: () => void store() })
+    const { state } = shard.options
+    store = async () => await shard.putRuns()
+    await shard.putRuns(runDoc(id))
+    await shard.pack([packed(runDoc(id), 1)])
+    expect(state.get(stateKey.run(id))).toBeDefined()
+    await shard.prune()
+    expect(await shard.pieces()).toEqual([])
+    await state.load([stateKey.run(id)])
+    expect(state.get(stateKey.run(id))).toBeUndefined()
+  })
+
+  it('a run with the id of one that was pruned is one that the state has forgotten in memory, too', async () => {
+    const id = runId(0, `k${'1'.repeat(32)}`)
+    await using shard = await Shard.open()
+    const { state, connection, names } = shard.options
+    await shard.putRuns(runDoc(id))
+    await shard.pack([packed(runDoc(id), 1)])
+    // As a stroke for an older wave does, which knows nothing of this run.
+    const jsm = await jetstreamManager(connection.nc)
+    const filter = names.kvSubject(names.stateBucket(0), stateKey.run(id))
+    await jsm.streams.purge(names.kvStream(names.stateBucket(0)), { filter })
+    await shard.prune()
+    expect(await shard.pieces()).toEqual([])
+    expect(state.get(stateKey.run(id))).toBeUndefined()
   })
 })
 

@@ -4,6 +4,9 @@ import { directGetMany } from '../../log/nats.ts'
 import type { SealerOptions } from './options.ts'
 
 const LOOK_KEYS = 1000
+/** A checkpoint comes within milliseconds, on a busy machine within seconds. */
+const LOOKS = 100
+const LOOK_MS = 50
 
 /** Whether none of them is there any more. False: a checkpoint is on its way. */
 export async function forgetKeys(
@@ -22,4 +25,13 @@ export async function forgetKeys(
   state.forget(keys, left)
   if (left.size > 0) touched()
   return left.size === 0
+}
+
+/** The same, once a checkpoint has come. False: none did. */
+export async function untilForgotten(options: SealerOptions, keys: readonly string[]): Promise<boolean> {
+  for (let look = 0; look < LOOKS && !options.isStopped(); look++) {
+    if (await forgetKeys(options, keys)) return true
+    await options.connection.ready(LOOK_MS)
+  }
+  return false
 }

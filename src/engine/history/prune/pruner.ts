@@ -32,6 +32,7 @@ import { parseArchiveTarget } from '../../archive/receipt.ts'
 import { shrinkProof } from '../../proof/shrink.ts'
 import type { ArchivePlace } from '../../retention.ts'
 import type { Base } from '../base.ts'
+import { untilForgotten } from '../forget.ts'
 import type { SealerOptions } from '../options.ts'
 import { blobEntriesFor } from '../packing.ts'
 import { insertEntries } from '../segments.ts'
@@ -366,6 +367,9 @@ export class Pruner {
     packs: readonly number[],
     archive?: { readonly receipt: ArchiveReceipt | undefined; readonly factsOf: ReadonlyMap<string, number> },
   ): Promise<void> {
+    // A new run with the id of one that the state knows would be taken for that one, and never begin.
+    const reusable = first.pruned.flatMap(({ id }) => (hasKey(id) ? [stateKey.run(id)] : []))
+    if (!(await untilForgotten(this.#options, reusable))) return
     let batch = first
     await references.readNow()
     for (let i = 1; !batch.isFree; i++) {
