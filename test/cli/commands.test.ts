@@ -172,12 +172,13 @@ it('engine, worker and run are three processes that find each other', async () =
   expect((await runCommand(['scatter', 'pause', `${partial.run}.words`], at)).code).toBe(0)
   expect((await runCommand(['scatter', 'resume', `${partial.run}.words`], at)).code).toBe(0)
 
-  const listed = async () => JSON.parse((await runCommand(['status', '--all', '--json'], at)).stdout)
-  await until('all have ended', async () =>
-    (await listed()).every(({ finishedAt }: { finishedAt?: string }) => finishedAt !== undefined),
-  )
-  const all = await listed()
-  expect(all.map(({ target }: { target: string }) => target)).toContain('broken')
+  let all: { readonly id: string; readonly target: string; readonly finishedAt?: string }[] = []
+  await until('all have ended', async () => {
+    all = JSON.parse((await runCommand(['status', '--all', '--json'], at)).stdout)
+    const isListed = all.some(({ id }) => id === redriven.stdout.trim())
+    return isListed && all.every(({ finishedAt }) => finishedAt !== undefined)
+  })
+  expect(all.map(({ target }) => target)).toContain('broken')
   const one = await runCommand(['status', partial.run], at)
   expect(one.stdout).toMatch(/words +materialized/)
 

@@ -100,7 +100,9 @@ it('over HTTP a forged token is noted with the address of its sender, and one of
   const { last } = await untilRefused(id, 1)
   expect(last).toMatchObject([{ reason: 'invalid_signature', source: expect.stringMatching(/127|::1/) }])
   expect((await documents()).toSorted()).toEqual([...before, id].toSorted())
-  expect((await flow.gates.waiting()).find((gate) => gate.id === id)?.refused?.count).toBe(1)
+  const listed = async () => (await flow.gates.waiting()).find((gate) => gate.id === id)
+  await until('it is listed', async () => (await listed()) !== undefined)
+  expect((await listed())?.refused?.count).toBe(1)
 })
 
 it('a signal that came early and does not fit is noted where it was refused', async () => {

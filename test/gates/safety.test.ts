@@ -91,9 +91,8 @@ describe('the timer of a gate', () => {
 
   it('the timer of a gate whose time passed while no engine ran ends the gate as soon as one is active', async () => {
     await using stage = await openStage(server.url, briefly, { gates: GATES })
-    const run = await stage.flow.materialize(brief, { partition: '2000' })
+    const run = await stage.flow.materialize(brief, { partition: '4000' })
     const { id } = await gateOf(stage.flow, run.id)
-    await untilSuspended(stage.flow, run.id, 'brief')
     await stage.engine?.stop()
     const jsm = await jetstreamManager(nc)
     const fired = `${stage.namespace}.log.0.gate.${id}.timer_fired`
