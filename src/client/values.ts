@@ -105,7 +105,7 @@ export async function partitionsOf(deps: RunDeps, place: AssetPlace): Promise<st
   return [...partitions].toSorted()
 }
 
-/** What is on the log now is in the state, if an engine folds it. Of the past, nothing is awaited. */
+/** What is on the log now is in the state, if an engine folds it. */
 export async function untilFoldedNow(
   deps: Pick<RunDeps, 'connection' | 'names' | 'docs'>,
   shard: number,

@@ -367,7 +367,7 @@ export class Pruner {
     packs: readonly number[],
     archive?: { readonly receipt: ArchiveReceipt | undefined; readonly factsOf: ReadonlyMap<string, number> },
   ): Promise<void> {
-    // A new run with the id of one that the state knows would be taken for that one, and never begin.
+    // A new run with the id of one that the state knows would be taken for a repeat, and not begin.
     const reusable = first.pruned.flatMap(({ id }) => (hasKey(id) ? [stateKey.run(id)] : []))
     if (!(await untilForgotten(this.#options, reusable))) return
     let batch = first
