@@ -1,4 +1,5 @@
 /** "Did you mean": for errors about names. */
+import { isInternalAsset } from './ids.ts'
 
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i)
@@ -19,7 +20,7 @@ function distance(a: string, b: string): number {
  * Assets of hooks, schedules and sensors (`sensor__…`) are nobody's to name.
  */
 export function nearest(wrong: string, names: readonly string[]): string {
-  const named = names.filter((name) => !name.includes('__'))
+  const named = names.filter((name) => !isInternalAsset(name))
   const ranked = named
     .map((name) => ({ name, d: distance(wrong.slice(0, 64).toLowerCase(), name.toLowerCase()) }))
     .sort((a, b) => a.d - b.d)

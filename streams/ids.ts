@@ -53,6 +53,11 @@ export function checkName(what: string, name: unknown): string {
   )
 }
 
+/** Whether an asset is what a hook, a schedule or a sensor is made of: nobody's to name. */
+export function isInternalAsset(name: string): boolean {
+  return /^(hook|schedule|sensor)__/.test(name)
+}
+
 export function assetName(name: string): AssetName {
   return checkName('asset name', name) as AssetName
 }

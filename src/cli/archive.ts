@@ -1,5 +1,7 @@
 /** `flowstone export` and `flowstone import`. */
+
 import type { Command } from 'commander'
+import { count, counted } from '../../streams/amounts.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import type { ExportOptions, ExportReport } from '../engine/archive/export.ts'
 import type { ArchiveFormat } from '../engine/archive/write.ts'
@@ -80,8 +82,11 @@ async function exportCommand(runs: readonly string[], options: ExportCommand): P
 
 function reportLines({ to, runs, facts, blobs, left, sha256 }: ExportReport): string[] {
   const where = to === undefined ? '' : ` in ${to}`
-  const some = left === 0 ? [] : [`${left} run(s) that have not ended were left out (--open takes them as they are)`]
-  return [`${runs} run(s), ${facts} facts and ${blobs} large value(s)${where}, SHA-256 ${sha256}`, ...some]
+  const some = left === 0 ? [] : [`left out as not ended: ${counted(left, 'run')} (--open takes them as they are)`]
+  return [
+    `${counted(runs, 'run')}, ${counted(facts, 'fact')} and ${counted(blobs, 'large value')}${where}, SHA-256 ${sha256}`,
+    ...some,
+  ]
 }
 
 async function importCommand(archives: readonly string[], options: ImportCommand): Promise<void> {
@@ -94,10 +99,12 @@ async function importCommand(archives: readonly string[], options: ImportCommand
     })
     const { runs, facts, blobs, positions: continued, left, twice } = report
     output.result(report, () => [
-      `namespace ${flow.namespace}: ${runs} run(s), ${facts} facts and ${blobs} large value(s)`,
-      ...(continued > 0 ? [`${continued} schedule(s), sensor(s) and subscription(s) go on where they stood`] : []),
-      ...(left > 0 ? [`${left} run(s) that had not ended were left out`] : []),
-      ...(twice > 0 ? [`${twice} run(s) were in an earlier archive already`] : []),
+      `namespace ${flow.namespace}: ${counted(runs, 'run')}, ${counted(facts, 'fact')} and ${counted(blobs, 'large value')}`,
+      ...(continued > 0
+        ? [`schedules, sensors and subscriptions that go on where they stood: ${count(continued)}`]
+        : []),
+      ...(left > 0 ? [`left out as not ended: ${counted(left, 'run')}`] : []),
+      ...(twice > 0 ? [`in an earlier archive already: ${counted(twice, 'run')}`] : []),
     ])
   })
 }

@@ -1,6 +1,8 @@
 /** `flowstone doctor`: what is wrong, and what to do. */
+
 import type { Command } from 'commander'
 import type { Finding } from '../../projections/doctor/finding.ts'
+import { counted } from '../../streams/amounts.ts'
 import type { DoctorOptions } from '../client/doctor/doctor.ts'
 import { painted } from './colour.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
@@ -47,6 +49,6 @@ function lines(findings: readonly Finding[], all: boolean): string[] {
         : [`${painted(level.padEnd(6))}  ${check}${about === undefined ? '' : ` (${about})`}: ${says}`]),
       ...(advice === undefined ? [] : [`        → ${advice}`]),
     ]),
-    `${count('error')} errors, ${count('warn')} warnings, ${count('unseen')} not seen, ${count('ok')} fine`,
+    `${counted(count('error'), 'error')}, ${counted(count('warn'), 'warning')}, ${count('unseen')} not seen, ${count('ok')} fine`,
   ]
 }

@@ -1,6 +1,7 @@
 /** Commands about messages that start runs. */
 
 import type { Command } from 'commander'
+import { counted } from '../../streams/amounts.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
@@ -81,7 +82,8 @@ const STANDING = ['subscription', 'state', 'stream', 'taken to', 'last', 'waitin
 function standing(one: SubscriptionView): unknown[] {
   const { count, messages, next } = one.groups
   const open = one.state === 'removed' ? one.open : `${one.open} of ${one.maxOpen}`
-  const groups = count === 0 ? undefined : `${count}${messages === undefined ? '' : ` (${messages} messages)`}`
+  const groups =
+    count === 0 ? undefined : `${count}${messages === undefined ? '' : ` (${counted(messages, 'message')})`}`
   return [one.name, one.state, one.stream, one.takenTo, one.last, one.waiting, open, groups, next, one.refused]
 }
 

@@ -1,4 +1,5 @@
 /** Commands that run a part until they are asked to stop: worker, engine. */
+import { counted } from '../../streams/amounts.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import type { EngineOptions } from '../engine/engine.ts'
 import { parseDuration } from '../options/duration.ts'
@@ -75,7 +76,8 @@ export async function runWorker(files: readonly string[], options: WorkerCommand
   health.watch(flow)
   void tell({ ready: true, drainMs })
   await untilStopped(flow, stop)
-  if (worker.busy > 0) output.event('stopping', { tasks: worker.busy }, `worker   finishing ${worker.busy} tasks`)
+  if (worker.busy > 0)
+    output.event('stopping', { tasks: worker.busy }, `worker   finishing ${counted(worker.busy, 'task')}`)
 }
 
 /**

@@ -2,7 +2,9 @@
  * What there is to type. Only what works is listed. What only some commands need is loaded by them:
  * most are over in half a second.
  */
+
 import { Command, type Option } from 'commander'
+import { counted } from '../../streams/amounts.ts'
 import { archiveCommands } from './archive.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
 import { auditCommand } from './audit.ts'
@@ -264,7 +266,9 @@ function rebuildCommand(root: Command): void {
     .action((options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const report = await flow.rebuild()
-        output.result(report, () => [`folded ${report.facts} facts in ${(report.durationMs / 1000).toFixed(1)} s`])
+        output.result(report, () => [
+          `folded ${counted(report.facts, 'fact')} in ${(report.durationMs / 1000).toFixed(1)} s`,
+        ])
       }),
     )
 }

@@ -1,7 +1,9 @@
 /** `flowstone proof`: keys, checkpoints, and whether the log is as it was proven. */
+
 import { existsSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import type { ProofCheckpoint, ProofReport } from '../../projections/proof/findings.ts'
+import { counted } from '../../streams/amounts.ts'
 import { InvalidError, messageOf } from '../../streams/errors.ts'
 import { newProofKey, parseProofKey } from '../../streams/proof-keys.ts'
 import { type ProofVerifyOptions, verifyArchive } from '../client/proof.ts'
@@ -37,7 +39,7 @@ export function proofCommands(root: Command): void {
     .action((file: string, options: GlobalOptions) =>
       withFlow(options, async (flow, output) => {
         const blocks = await flow.proof.export(file)
-        output.result({ to: file, blocks }, () => [`${blocks} blocks in ${file}`])
+        output.result({ to: file, blocks }, () => [`${counted(blocks, 'block')} in ${file}`])
       }),
     )
   proof

@@ -1,5 +1,7 @@
 /** `flowstone prune` and `flowstone gc`. */
+
 import type { Command } from 'commander'
+import { counted } from '../../streams/amounts.ts'
 import type { PruneOptions } from '../client/prune.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { mustHavePipeline } from './missing.ts'
@@ -33,9 +35,9 @@ export function pruneCommands(root: Command): void {
           output.note(
             'Only sealed runs are pruned: an hour after their end, unless --seal-after of the engines differs.',
           )
-        const verb = dryRun ? 'would go' : 'are gone'
+        const verb = dryRun ? 'would go' : runs === 1 ? 'is gone' : 'are gone'
         output.result(report, () => [
-          `${runs} runs ${verb}${ended}: ${facts} facts, ${bytes} bytes of the history`,
+          `${counted(runs, 'run')} ${verb}${ended}: ${counted(facts, 'fact')}, ${counted(bytes, 'byte')} of the history`,
           ...(runs === 0 ? [] : archives).map((to) => `${dryRun ? 'archived first to' : 'archived to'} ${to}`),
         ])
       }),
@@ -77,8 +79,8 @@ export function pruneCommands(root: Command): void {
           // What is no duration is refused by its name.
           ...(grace === undefined ? {} : { grace: grace as '1d' }),
         })
-        const verb = report.dryRun ? 'would go' : 'are gone'
-        output.result(report, () => [`${report.objects} objects ${verb}: ${report.bytes} bytes`])
+        const verb = report.dryRun ? 'would go' : report.objects === 1 ? 'is gone' : 'are gone'
+        output.result(report, () => [`${counted(report.objects, 'object')} ${verb}: ${counted(report.bytes, 'byte')}`])
       }),
     )
 }

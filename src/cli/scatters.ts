@@ -1,5 +1,7 @@
 /** Commands about scatters. */
+
 import type { Command } from 'commander'
+import { counted } from '../../streams/amounts.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
@@ -102,7 +104,7 @@ async function showFailures(flow: Flow, output: Output, id: string, limit: numbe
       return
     }
     count += 1
-    const line = `${String(index).padStart(7)}  ${cut(printable(jsonOf(key)), KEY_MAX, '…')}  ${attempts} attempt(s)  ${printable(describe(error))}`
+    const line = `${String(index).padStart(7)}  ${cut(printable(jsonOf(key)), KEY_MAX, '…')}  ${counted(attempts, 'attempt')}  ${printable(describe(error))}`
     output.event('failed', { index, key, attempts, error }, line)
   }
   if (count === 0) output.note(`scatter ${id} has no instance that failed`)

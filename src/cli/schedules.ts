@@ -1,5 +1,7 @@
 /** Commands about schedules and sensors. */
+
 import type { Command } from 'commander'
+import { counted } from '../../streams/amounts.ts'
 import type { OccurrenceView, ScheduleView, ScheduleWhen } from '../client/schedules.ts'
 import { type AtOptions, readable, withReading } from './at.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
@@ -79,7 +81,7 @@ export function scheduleCommands(root: Command): void {
       withFlow(options, async (flow, output) => {
         const { from, to, key } = options
         const at = await flow.schedules.backfill(name, { from, to, ...(key === undefined ? {} : { key }) })
-        output.result(at, () => [`${at.length} occurrences are started`, ...at.map((one) => one.toISOString())])
+        output.result(at, () => [`${counted(at.length, 'occurrence')} started`, ...at.map((one) => one.toISOString())])
       }),
     )
 }

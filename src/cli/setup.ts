@@ -1,4 +1,5 @@
 /** `flowstone setup`: makes a namespace before anything runs in it, or changes it. */
+import { counted } from '../../streams/amounts.ts'
 import { parseDuration } from '../options/duration.ts'
 import { type GlobalOptions, withFlow } from './context.ts'
 import { wholeNumber } from './parts.ts'
@@ -23,7 +24,7 @@ export async function setup(options: SetupCommand): Promise<void> {
   await withFlow(options, async (flow, output) => {
     const made = await flow.setup(wanted)
     output.result(made, () => [
-      `namespace ${made.namespace}: ${made.shards} shard(s), ${made.replicas} copies of each stream`,
+      `namespace ${made.namespace}: ${counted(made.shards, 'shard')}, ${counted(made.replicas, 'copy', 'copies')} of each stream`,
     ])
   })
 }

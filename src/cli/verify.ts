@@ -1,6 +1,6 @@
 /** `flowstone verify`: does all that there is agree with the log? */
 import type { Command } from 'commander'
-import { count, percent } from '../../streams/amounts.ts'
+import { count, counted, percent } from '../../streams/amounts.ts'
 import { InvalidError } from '../../streams/errors.ts'
 import type { Flow } from '../client/flow.ts'
 import type { VerifyFinding, VerifyProgress, VerifyReport } from '../engine/verify/report.ts'
@@ -101,7 +101,7 @@ function reportLines(report: VerifyReport): string[] {
       return `${check.padEnd(8)} ${shard === undefined ? '' : `shard ${shard}: `}${counts.join(', ')}`
     }),
     ...notes,
-    `${found === 0 ? 'nothing differs' : `${found} findings`}${notes.length === 0 ? '' : ', and not all could be looked at'}; ${facts} messages of the log in ${(durationMs / 1000).toFixed(1)} s`,
+    `${found === 0 ? 'nothing differs' : counted(found, 'finding')}${notes.length === 0 ? '' : ', and not all could be looked at'}; ${counted(facts, 'message')} of the log in ${(durationMs / 1000).toFixed(1)} s`,
   ]
 }
 

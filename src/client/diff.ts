@@ -2,7 +2,7 @@
 import type { BarrierState } from '../../projections/scatter/state.ts'
 import { type CatalogEntry, type RunState, stateKey } from '../../projections/state.ts'
 import { InvalidError } from '../../streams/errors.ts'
-import { decodeToken } from '../../streams/ids.ts'
+import { decodeToken, isInternalAsset } from '../../streams/ids.ts'
 import { shown } from '../../streams/shown.ts'
 import type { GateSettings } from '../gates/settings.ts'
 import type { GateView } from '../gates/types.ts'
@@ -11,7 +11,7 @@ import { streamBounds } from '../log/nats.ts'
 import { refuseUnknown } from '../options/unknown.ts'
 import { FlowAt, type PositionAt, type ShardSeq, type When } from './at.ts'
 import { type ScatterView, viewOfBarrier } from './run.ts'
-import type { RunDeps, RunView } from './run-view.ts'
+import { isInternal, type RunDeps, type RunView } from './run-view.ts'
 import type { ScheduleView } from './schedules.ts'
 
 /** How `flow.diff` compares. */
@@ -144,7 +144,7 @@ class Comparison {
     await inParts(ids, async (run) => {
       const [before, doc] = await Promise.all([runIn(this.#a, run), runIn(this.#b, run)])
       const shown = doc ?? before
-      if (!shown || before?.status === doc?.status) return
+      if (!shown || isInternal(shown) || before?.status === doc?.status) return
       const { pipeline, target, partition } = shown
       const of = { id: run, target: `${pipeline}/${target}`, partition }
       changed.push({ ...of, before: viewed(before), after: viewed(doc), doc })
@@ -168,7 +168,8 @@ class Comparison {
     const changed = [...after].flatMap(([key, entry]) => {
       const old = before.get(key)
       if (old && old.run === entry.run && old.timeMs === entry.timeMs) return []
-      const [, pipeline, asset, partition = ''] = key.split('.')
+      const [, pipeline, asset = '', partition = ''] = key.split('.')
+      if (isInternalAsset(asset)) return []
       return [
         {
           asset: `${pipeline}/${asset}`,

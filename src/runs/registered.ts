@@ -3,7 +3,7 @@ import { type NewestState, stateKey } from '../../projections/state.ts'
 import { nearest } from '../../streams/did-you-mean.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { type FactOf, factPath } from '../../streams/facts.ts'
-import { decodeToken } from '../../streams/ids.ts'
+import { decodeToken, isInternalAsset } from '../../streams/ids.ts'
 import type { PipelineSpec } from '../../streams/schemas.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { Connection } from '../log/connection.ts'
@@ -68,7 +68,7 @@ export async function mustBeRegistered(
   { pipeline, asset, isNamed }: AssetPlace,
 ): Promise<void> {
   // What schedules, sensors and hooks are made of.
-  if (!isNamed || asset.includes('__')) return
+  if (!isNamed || isInternalAsset(asset)) return
   const spec = deps.docs.past ? await pipelineThen(deps.docs, pipeline) : await newestPipeline(deps, 0, pipeline)
   const names = spec?.assets.flatMap(({ name, internal }) => (internal ? [] : [name]))
   if (!names || names.includes(asset)) return

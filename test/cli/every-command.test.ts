@@ -22,6 +22,8 @@ const HOSTILE = '東京 🔥 \u001b[2J\u202e\r\nred'
 const SECRET = 's'.repeat(32)
 const WIDTH = 110
 const UNTIL_STOPPED = ['dev', 'ui', 'worker', 'engine', 'http']
+/** As "1 copies", or "2 run(s)". */
+const MISCOUNTED = /\(s\)|(?<![\w.,:/-])1 (?!(?:is|was|has)\b)[a-z]{2,}s\b/
 /** A mark of the test between two commands. */
 const MARK = '@@'
 
@@ -195,6 +197,9 @@ it('every command ends the same on a terminal and in a pipe, and prints no contr
 
   for (const [name, { said, code }] of pipe) {
     expect(printable(said, { lines: true }), name).toBe(said)
+    expect(said, name).not.toMatch(MISCOUNTED)
+    // What sensors and schedules are made of is nobody's to name.
+    expect(said, name).not.toContain('sensor__')
     const shown = terminal.get(name)
     // At the second time there is a file to overwrite; and how the machine is may change.
     if (!/^(init|proof export|export|doctor)/.test(name)) expect(`${name}: ${shown?.code}`).toBe(`${name}: ${code}`)

@@ -95,5 +95,7 @@ it('a sensor is paused, triggered and resumed by hand, also over a change of eng
   expect(await flow.sensors.get('files')).toMatchObject({ state: 'paused', evaluations: paused.evaluations + 1 })
   await flow.sensors.resume('files')
   await until('it goes on', async () => (await flow.sensors.get('files')).evaluations > paused.evaluations + 1)
+  // Its evaluations bring values, of an asset that nobody has written.
+  expect((await flow.diff(1)).assets).toEqual([])
   expect((await rejection(flow.sensors.pause('fils'))).message).toBe('there is no sensor fils; there are: p/files')
 })

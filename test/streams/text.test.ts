@@ -66,4 +66,5 @@ describe('what is printed', () => {
 it('near names leave out assets that nobody may name, those of sensors and schedules', () => {
   expect(nearest('zzzzzzzz', ['report', 'sensor__look'])).toBe('; there are: report')
   expect(nearest('sensor_look', ['report', 'sensor__look'])).toBe('; there are: report')
+  expect(nearest('my_asset', ['my__asset'])).toBe('; did you mean my__asset?')
 })
