@@ -1,5 +1,6 @@
 /** Commands about runs and scatters. */
 
+import { counted } from '../../streams/amounts.ts'
 import { FlowStoneError, InvalidError } from '../../streams/errors.ts'
 import { jsonOf } from '../../streams/plain-json.ts'
 import { cut, printable } from '../../streams/text.ts'
@@ -265,7 +266,8 @@ export async function showHistory(flow: Reading, output: Output, run: string): P
   if (count === 0) throw await whyNoRun(flow.run(run))
   for (const { on, call, status, attempts, error, ...rest } of await flow.run(run).hooks()) {
     const why = status === 'succeeded' || !error ? '' : `: ${printable(error.message)}`
-    const line = `   hook  ${on.padEnd(12)}  ${status}, attempt ${attempts}${why}  (run ${call})`
+    const next = rest.nextAttempt ? `, the next at ${rest.nextAttempt.toISOString()}` : ''
+    const line = `   hook  ${on.padEnd(12)}  ${status}, ${counted(attempts, 'attempt')}${next}${why}  (run ${call})`
     output.event('hook', { on, call, status, attempts, ...rest, ...(error ? { error } : {}) }, line)
   }
 }

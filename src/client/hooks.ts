@@ -14,9 +14,12 @@ export interface HookCall {
   readonly call: string
   /** The gate that it is about, by its id. */
   readonly gate?: string
+  /** `queued`: it waits for a worker, or for its next attempt. `flow.why` says for which. */
   readonly status: RunView['status']
-  /** How often it was tried so far. */
+  /** How often it was begun so far. */
   readonly attempts: number
+  /** Of one that is queued: when its next attempt is due, after one that failed. */
+  readonly nextAttempt?: Date
   /** Of its last attempt that failed. */
   readonly error?: ErrorView
   readonly requestedAt: Date
@@ -57,11 +60,14 @@ function gatesOf({ id, assets }: RunState): string[] {
 }
 
 function viewOf(call: RunState): Omit<HookCall, 'on' | 'call' | 'gate'> {
-  const { attempt = 0, error } = call.assets[call.target] ?? {}
+  const { status, attempt = 0, dueMs, error } = call.assets[call.target] ?? {}
   const failure = error ?? call.error
+  // Of a run that goes on. One that begins just now is announced a moment later.
+  const isQueued = call.status === 'running' && status === 'queued'
   return {
-    status: call.status,
-    attempts: attempt,
+    status: isQueued ? 'queued' : call.status,
+    attempts: isQueued ? attempt - 1 : attempt,
+    ...(isQueued && dueMs !== undefined ? { nextAttempt: new Date(dueMs) } : {}),
     ...(failure ? { error: viewOfError(failure) } : {}),
     requestedAt: new Date(call.requestedMs),
     finishedAt: call.finishedMs === undefined ? undefined : new Date(call.finishedMs),

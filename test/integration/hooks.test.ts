@@ -200,8 +200,10 @@ it('a call whose hook nobody has any more waits, says so, and is made when someb
   const run = await flow.materialize(fine, { pipeline: before })
   await flow.worker(after)
   await run.result()
-  await until('its call waits', async () => (await run.hooks()).length === 1)
+  await until('its call waits', async () => (await run.hooks())[0]?.status === 'queued')
   const [call] = await run.hooks()
+  // It has not begun.
+  expect(call).toMatchObject({ status: 'queued', attempts: 0 })
   await until('it says for what', async () => {
     const status = await flow.run(call?.call ?? '').status()
     return status?.assets.hook__run_finished?.waitingFor.some((reason) => reason.includes('worker')) === true
