@@ -22,6 +22,8 @@ const LIMITED_LEASE_TARGET_MS = 150
 const LEASE_MIN_MS = 10
 const LIMITED_LEASE_MIN_MS = 30
 const LEASE_MIN_UNKNOWN = 8
+/** What a lease of the usual size counts for how long an instance takes, beside those before. */
+const NEWEST_WEIGHT = 0.3
 /**
  * Most leases of one barrier on WORK at a time, and most instances of it that wait for a delayed
  * retry before feeding stops.
@@ -74,7 +76,11 @@ export function adapt(
   fixed: boolean,
 ): void {
   const per = heldMs / size
-  barrier.perInstanceMs = barrier.perInstanceMs === undefined ? per : barrier.perInstanceMs * 0.7 + per * 0.3
+  // A lease that was handed back after few instances says little of the others: its worker may have
+  // been held up.
+  const weight = NEWEST_WEIGHT * Math.min(1, size / barrier.leaseSize)
+  barrier.perInstanceMs =
+    barrier.perInstanceMs === undefined ? per : barrier.perInstanceMs * (1 - weight) + per * weight
   const targetMs = fixed ? LIMITED_LEASE_TARGET_MS : LEASE_TARGET_MS
   const ideal = Math.floor(targetMs / Math.max(barrier.perInstanceMs, 0.01))
   barrier.leaseSize = Math.max(1, Math.min(ideal, barrier.leaseSize * 4, LEASE_SIZE_MAX))

@@ -344,6 +344,17 @@ describe('leases', () => {
     expect((next?.to ?? 0) - (next?.from ?? 0)).toBe(1)
   })
 
+  it('stay large when one is handed back after its first instance, because its worker was held up', () => {
+    const sim = scattered([20_000, 20_000])
+    while (barrierOf(sim).leaseSize < 800)
+      for (const { from, to, lease } of leasesOn(sim))
+        sim.apply(outcomes(lease, all(from, to), { heldMs: (to - from) / 10 }))
+    const size = barrierOf(sim).leaseSize
+    const large = leasesOn(sim).find(({ from, to }) => to - from > size / 2)
+    sim.apply(handBack(large?.lease ?? '', (large?.from ?? 0) + 1, 200))
+    expect(barrierOf(sim).leaseSize).toBeGreaterThan(size / 2)
+  })
+
   it('are never more than the window at a time, and the window never more than its bound', () => {
     const sim = scattered([1_500, 500])
     let most = 0

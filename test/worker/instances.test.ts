@@ -4,8 +4,10 @@ import type { Entry } from '../../src/log/nats.ts'
 import type { WorkerShared } from '../../src/worker/attempt/shared.ts'
 import { Deps, KeyChunk } from '../../src/worker/attempt/values.ts'
 import { InstanceRunner } from '../../src/worker/lease/instances.ts'
+import { LeaseRun } from '../../src/worker/lease/lease-run.ts'
 import { Report } from '../../src/worker/lease/report.ts'
 import type { InFlightTask } from '../../src/worker/pull/in-flight-task.ts'
+import { Slots } from '../../src/worker/pull/slots.ts'
 import { decode } from '../../streams/codec.ts'
 import { assetName, runId } from '../../streams/ids.ts'
 import { ListWriter, readList } from '../../streams/list.ts'
@@ -22,11 +24,13 @@ function leaseOf(execute: (index: number) => unknown, count: number, store: () =
     id: 'worker',
     names: namesOf('ns'),
     connection: { nc: {}, share: (most: number) => most },
+    slots: new Slots(100),
     resources: {},
     logs: { of: () => ({}) },
     io: { store },
     logOf: () => ({
       append: async ({ payload, contentType }: Entry) => stored.push(decode(payload, contentType) as ScatterOutcomes),
+      appendOnce: async () => 'stored',
     }),
   } as unknown as WorkerShared
   const run = runId(0, 'lease')
@@ -39,12 +43,16 @@ function leaseOf(execute: (index: number) => unknown, count: number, store: () =
   for (let i = 0; i < count; i++) keys.add(i)
   const abort = new AbortController()
   const held = { shard: 0, abort, slot: -1, running: new Map() } as unknown as InFlightTask
-  const runner = new InstanceRunner({
-    ...{ shared, held, task, report, startedMs: 0, deps: new Deps([]) },
-    asset: asset('many', { scatter: () => [], execute: ({ index }) => execute(index) }),
+  const parts = {
+    ...{ shared, held, task, report, startedMs: performance.now(), deps: new Deps([]) },
     keyChunk: new KeyChunk(0, readList(keys.list().slice(), undefined)),
-  })
-  return { runner, report, abort, stored }
+  }
+  const many = asset('many', { scatter: () => [], execute: ({ index }) => execute(index) })
+  const runner = new InstanceRunner({ ...parts, asset: many })
+  /** The whole lease, which has lasted for so long already. */
+  const runAll = (sinceMs: number): Promise<void> =>
+    new LeaseRun({ ...parts, asset: many, startedMs: performance.now() - sinceMs }, undefined).run()
+  return { runner, report, abort, stored, runAll }
 }
 
 it('a value that throws when it is looked at again fails its instance, and moves no value of others', async () => {
@@ -92,3 +100,29 @@ it.each([1, 2, 3, 4, 5, 6])(
     process.off('unhandledRejection', hear)
   },
 )
+
+it('a lease of quick instances counts as short, and so does its first one, however long it waited for its keys', async () => {
+  const { stored, runAll } = leaseOf(
+    (index) => index,
+    3,
+    async () => ({}),
+  )
+  await runAll(60_000)
+  const [{ heldMs, ms } = {}] = stored
+  expect(Math.max(...(ms ?? []))).toBeLessThan(30_000)
+  expect(heldMs).toBeLessThan(30_000)
+})
+
+it('a lease counts as long as its instances last, while they run side by side', async () => {
+  const { stored, runAll } = leaseOf(
+    () => new Promise((resolve) => setTimeout(resolve, 60)),
+    10,
+    async () => ({}),
+  )
+  const startedMs = performance.now()
+  await runAll(0)
+  const tookMs = performance.now() - startedMs
+  const { heldMs } = stored.at(-1) ?? {}
+  expect(heldMs).toBeGreaterThan(55)
+  expect(heldMs).toBeLessThan(tookMs + 1)
+})

@@ -61,7 +61,7 @@ export class InstanceRunner {
    */
   nowMs: number
 
-  constructor({ shared, held, task, asset, report, keyChunk, deps, startedMs }: LeaseParts) {
+  constructor({ shared, held, task, asset, report, keyChunk, deps }: LeaseParts) {
     this.#shared = shared
     this.#held = held
     this.#task = task
@@ -76,7 +76,8 @@ export class InstanceRunner {
     this.#waiting = asset.definition.limits ? held.waiting : held.abort.signal
     this.#inlineBytes = inlineMax(shared.connection)
     this.#spans = InstanceSpans.of(shared, task)
-    this.nowMs = startedMs
+    // Keys and dependencies were loaded before: the first instance does not count for that.
+    this.nowMs = performance.now()
   }
 
   /** How the instances ended so far. `error`: the first one. */

@@ -36,6 +36,9 @@ const YIELD_MS = 20
  * one.
  */
 const CROWDED_MS = 100
+/** A lease counts as at most so many times what its instances took. */
+const OVERHEAD_MAX = 8
+
 export class LeaseRun {
   readonly #shared: WorkerShared
   readonly #held: InFlightTask
@@ -178,12 +181,24 @@ export class LeaseRun {
 
   /**
    * How long the lease lasted, for its size. Where it only waited for turns, a smaller one would
-   * have waited as long. What counts then is how long the rate takes to let so many begin.
+   * have waited as long. What counts then is how long the rate takes to let so many begin. On a
+   * busy machine a lease lasts long, whatever its size: so much more than its instances took does
+   * not count.
    */
   #heldFor(heldMs: number): number {
+    if (!this.#limits) return Math.min(heldMs, OVERHEAD_MAX * this.#ownMs())
     if (this.#turnMs === undefined) return heldMs
     this.#noteIdle()
     return Math.max(heldMs - this.#idleMs, (this.#next - this.#task.from) * this.#turnMs)
+  }
+
+  /** How long its instances took so far, added up. */
+  #ownMs(): number {
+    let ms = this.#report.instancesMs
+    if (this.#held.running.size === 0) return ms
+    const nowMs = performance.now()
+    for (const begunMs of this.#held.running.values()) ms += nowMs - begunMs
+    return ms
   }
 
   /** False: there is none now. What it got of it is in hand. */

@@ -49,6 +49,7 @@ export class Report {
   /** Of each instance in `at`; and of the one that ended just now, before it is put there. */
   readonly #values = new ListWriter()
   #bytes = 0
+  #instancesMs = 0
   #sinceMs = performance.now()
   #sending: Promise<unknown>[] = []
   #failed: unknown
@@ -136,6 +137,11 @@ export class Report {
     if (this.#bytes >= this.#maxBytes) this.#send(undefined)
   }
 
+  /** How long all that was reported took, added up. */
+  get instancesMs(): number {
+    return this.#instancesMs
+  }
+
   isDue(nowMs: number): boolean {
     return this.#columns.at.length > 0 && (this.#bytes >= this.#maxBytes || nowMs - this.#sinceMs >= this.#everyMs)
   }
@@ -215,6 +221,7 @@ export class Report {
 
   #add(index: number, ms: number): void {
     if (this.#columns.at.length === 0) this.#sinceMs = performance.now()
+    this.#instancesMs += ms
     this.#columns.at.push(index)
     this.#columns.ms.push(Math.round(ms * 100) / 100)
   }
