@@ -7,7 +7,7 @@ import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { busy } from '../kit/within.ts'
-import { GATES, gateOf, gatesOf, untilSuspended } from './kit.ts'
+import { GATES, gateOf, gatesOf } from './kit.ts'
 
 const server = useServer({ syncInterval: 'default' })
 let nc: NatsConnection
@@ -18,9 +18,9 @@ afterAll(async () => {
   await nc.close()
 })
 
-const once = asset('once', { execute: (ctx) => ctx.signalGate({ timeout: 1500 }) })
+const once = asset('once', { execute: (ctx) => ctx.signalGate({ timeout: 3000 }) })
 const retried = asset('retried', {
-  execute: (ctx) => ctx.signalGate({ timeout: 1500, timeoutAction: 'retry', retryDelays: ['5m'] }),
+  execute: (ctx) => ctx.signalGate({ timeout: 3000, timeoutAction: 'retry', retryDelays: ['5m'] }),
 })
 const COUNT = 100
 /** All of them must be open before the first one times out. */
@@ -45,7 +45,6 @@ describe('a deadline that passes while no engine runs', () => {
     const { flow, namespace } = stage
     const run = await flow.materialize(once)
     const { id } = await gateOf(flow, run.id)
-    await untilSuspended(flow, run.id, 'once')
     await stage.engine?.stop()
     await until('its timer has fired', async () => (await countOf(namespace, id, 'timer_fired')) === 1)
     const deadline = await flow.gates.extend(id, '1h')
@@ -64,7 +63,6 @@ describe('a deadline that passes while no engine runs', () => {
     const { flow, namespace } = stage
     const run = await flow.materialize(retried)
     const { id, deadline } = await gateOf(flow, run.id)
-    await untilSuspended(flow, run.id, 'retried')
     await stage.engine?.stop()
     await until('its timer has fired', async () => (await countOf(namespace, id, 'timer_fired')) === 1)
     await flow.gates.signalById(id, 'late')

@@ -110,8 +110,7 @@ describe('a deadline', () => {
     const again = (await flow.gates.get(id))?.deadline?.getTime() ?? 0
     expect(again - near.getTime()).toBeGreaterThanOrEqual(3_600_000)
     expect(again - near.getTime()).toBeLessThan(3_600_000 + 5000)
-    const waiting = await flow.gates.waiting()
-    expect(waiting.map((gate) => gate.id)).toContain(id)
+    await until('it is listed', async () => (await flow.gates.waiting()).some((gate) => gate.id === id))
     await flow.gates.signalById(id, 1)
     expect((await rejection(flow.gates.extend(id, '1h'))).message).toContain('signaled')
     await run.result()
