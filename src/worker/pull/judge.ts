@@ -8,8 +8,14 @@
  * together.
  */
 
+import { isEnded } from '../../../projections/run/end.ts'
 import type { BarrierState } from '../../../projections/scatter/state.ts'
 import { type AssetStatus, type Key, type RunState, stateKey } from '../../../projections/state.ts'
+import { FlowStoneError } from '../../../streams/errors.ts'
+import type { Names } from '../../../streams/subjects.ts'
+import type { Task } from '../../../streams/tasks.ts'
+import { untilFolded } from '../../engine/shard/until-folded.ts'
+import type { Connection } from '../../log/connection.ts'
 import { readDoc } from '../../log/documents.ts'
 import { storedGate } from '../../log/gate-doc.ts'
 import type { WorkerShared } from '../attempt/shared.ts'
@@ -65,11 +71,23 @@ export class Judge {
       docs.set(at, reading)
       return reading
     }
+    const folding = new Map<number, Promise<void>>()
+    const readFolded = async (shard: number, key: string): Promise<unknown> => {
+      const { connection, names } = this.#shared
+      const folded = folding.get(shard) ?? mustBeFolded(connection, names, shard)
+      folding.set(shard, folded)
+      await folded
+      return await readDoc(connection, names, names.stateBucket(shard), key)
+    }
     const open: Asked[] = []
     await Promise.all(
       asked.map(async (one) => {
-        if (await isWaitedFor(one.held, read)) open.push(one)
-        else one.resolve('over')
+        try {
+          if (await isWaitedFor(one.held, { read, readFolded })) open.push(one)
+          else one.resolve('over')
+        } catch (error) {
+          one.reject(error)
+        }
       }),
     )
     if (open.length === 0) return
@@ -106,14 +124,25 @@ function mayHaveBegun({ seenMs, beatMs }: WorkerSeen, messageMs: number): boolea
   return seenMs + beatMs + SLACK_MS >= messageMs
 }
 
+async function mustBeFolded(connection: Connection, names: Names, shard: number): Promise<void> {
+  const { isFolded } = await untilFolded({ connection, names }, shard)
+  if (!isFolded) throw new FlowStoneError('state_behind', `the state of shard ${shard} is behind its log`)
+}
+
+/** Documents of the state, by their keys. The bucket's type of document follows from its key. */
+interface StateReader {
+  read(shard: number, key: string): Promise<unknown>
+  /** Once the state has what is on the log now. Throws `state_behind` when it does not get that. */
+  readFolded(shard: number, key: string): Promise<unknown>
+}
+
 /**
  * Whether the state still waits for this very execution. What it does not know yet is waited for.
  */
-async function isWaitedFor(
-  { shard, task }: InFlightTask,
-  read: (shard: number, key: string) => Promise<unknown>,
+export async function isWaitedFor(
+  { shard, task }: Pick<InFlightTask, 'shard' | 'task'>,
+  { read, readFolded }: StateReader,
 ): Promise<boolean> {
-  // The bucket's type of document follows from its key.
   const run = (await read(shard, stateKey.run(task.run))) as RunState | undefined
   if (!run) return true
   if (run.finishedMs !== undefined) return false
@@ -122,8 +151,13 @@ async function isWaitedFor(
     case 'reminder':
       return true
     case 'lease': {
-      const barrier = (await read(shard, stateKey.barrier(task.run, task.asset))) as BarrierState | undefined
-      return !barrier || (barrier.status === 'open' && (isAhead(barrier, task.to) || task.lease in barrier.leases))
+      const key = stateKey.barrier(task.run, task.asset)
+      const barrier = (await read(shard, key)) as BarrierState | undefined
+      if (barrier?.status !== 'open' || isOut(barrier, task)) return barrier === undefined || barrier.status === 'open'
+      // It may be leased again by a fact that the state does not have. Where that cannot be known,
+      // the task is left to a later delivery.
+      const newer = (await readFolded(shard, key)) as BarrierState | undefined
+      return !newer || (newer.status === 'open' && isOut(newer, task))
     }
     case 'resume': {
       const at = { run: task.run, asset: task.asset, gate: task.from.gate }
@@ -132,13 +166,16 @@ async function isWaitedFor(
       return !gate?.resume || (!gate.closed && gate.resume.attempt <= task.ordinal)
     }
     default:
-      return !asset || (asset.attempt <= task.attempt && isOpen(asset.status))
+      if (!asset) return true
+      // A state that has not met the attempt may show what was before it: a gate, or a scatter.
+      if (asset.attempt < task.attempt) return !isEnded(asset)
+      return asset.attempt === task.attempt && isOpen(asset.status)
   }
 }
 
-/** Instances that a state which lags behind has not leased yet. */
-function isAhead(barrier: BarrierState, to: number): boolean {
-  return to > barrier.fedTo
+/** Whether it is one of the leases, or of instances that a state which is behind has not leased. */
+function isOut(barrier: BarrierState, { lease, to }: Extract<Task, { kind: 'lease' }>): boolean {
+  return to > barrier.fedTo || lease in barrier.leases
 }
 
 function isOpen(status: AssetStatus): boolean {
