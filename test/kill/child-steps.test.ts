@@ -52,7 +52,10 @@ describe('runs that others wait for, at every step', () => {
     const facts = (await Promise.all([...plain, many].map(({ id }) => collect(flow.history(id))))).flat()
     for (const kind of ['child.requested', 'gate.resolved'])
       expect(facts.filter((fact) => fact.kind === kind)).toHaveLength(2 * STEPS.length)
-    await until('no run is open', async () => (await flow.runs({ open: true })).length === 0)
+    await until('all are listed, and none is open', async () => {
+      const [all, open] = [await flow.runs(), await flow.runs({ open: true })]
+      return open.length === 0 && all.length === plain.length + 1 + 2 * STEPS.length
+    })
     const runs = await flow.runs()
     expect(runs.filter(({ target }) => target === 'made')).toHaveLength(2 * STEPS.length)
     expect(runs.every(({ status }) => status === 'succeeded')).toBe(true)
