@@ -275,7 +275,10 @@ function refuseCycles(at: string, assets: readonly AnyAsset[]): void {
 }
 
 function registry(): Registry {
-  const realm: { [REGISTRY]?: Registry } = Object(globalThis)
-  realm[REGISTRY] ??= { declared: [], owners: new WeakMap(), declarations: new WeakMap() }
-  return realm[REGISTRY]
+  const realm: { [REGISTRY]?: Partial<Registry> } = Object(globalThis)
+  // A copy of an older version may have made it, and have known less.
+  const known = realm[REGISTRY] ?? {}
+  realm[REGISTRY] = known
+  const { declared = [], owners = new WeakMap(), declarations = new WeakMap() } = known
+  return Object.assign(known, { declared, owners, declarations })
 }

@@ -212,3 +212,21 @@ it('a pipeline that another copy of the package declared is known to this one', 
   expect(pipelinesOf(member)).toEqual([declared])
   expect(declaredPipelines()).toContain(declared)
 })
+
+it('a pipeline is declared beside a copy of an older version, which knew less of its pipelines', async () => {
+  const key = Symbol.for('flowstone.pipelines')
+  const realm: Record<symbol, unknown> = Object(globalThis)
+  const here = realm[key]
+  const older = { declared: [], owners: new WeakMap() }
+  try {
+    realm[key] = older
+    const copy = '../../src/define/pipeline.ts?beside-older'
+    const newer: typeof import('../../src/define/pipeline.ts') = await import(copy)
+    const declared = newer.pipeline('beside-older', [asset('member', { execute: () => 1 })])
+    expect(older.declared).toEqual([declared])
+    newer.giveHooks('worker: hooks', declared, { onRunFailed: () => undefined })
+    expect(declared.spec.hooks).toBeDefined()
+  } finally {
+    realm[key] = here
+  }
+})
