@@ -46,7 +46,7 @@ it('engine and worker say whether they are ready, also while they finish what ru
   const run = await stage.flow.request('slow/slow')
   await until('its code runs', async () => (await run.status())?.assets.slow?.status === 'running')
   worker.child.kill('SIGTERM')
-  await worker.says('finishing 1 tasks')
+  await worker.says('finishing 1 task')
   const at = await addressOf(worker)
   expect(await get(`${at}/readyz`)).toEqual([503, 'it stops'])
   expect(await get(`${at}/healthz`)).toEqual([200, 'ok'])

@@ -112,7 +112,7 @@ it('a second signal ends a worker at once, and its task is known to be lost', as
   const run = stage.flow.run(await worker.start('endless'))
   const inner = await worker.inner()
   worker.child.kill('SIGTERM')
-  await worker.says('finishing 1 tasks')
+  await worker.says('finishing 1 task')
   worker.child.kill('SIGTERM')
   expect((await worker.ended).code).toBe(130)
   expect(isAlive(inner)).toBe(false)
