@@ -46,7 +46,7 @@ it('a run is started by name without its code, its failures are listed, and it i
   const [, id = ''] = /run (0-\S+)/.exec(first.stderr) ?? []
 
   const failures = await runCommand(['scatter', 'failures', `${id}.words`], at)
-  expect(failures.stdout).toMatch(/^ +1 {2}"bb" {2}2 attempt\(s\) {2}.*not this one\n$/)
+  expect(failures.stdout).toMatch(/^ +1 {2}"bb" {2}2 attempts {2}.*not this one\n$/)
   const json = await runCommand(['scatter', 'failures', `${id}.words`, '--json'], at)
   expect(JSON.parse(json.stdout)).toMatchObject({
     index: 1,
