@@ -5,13 +5,14 @@ import type { Entry } from '../../src/log/nats.ts'
 import { asAway } from '../../src/log/unreachable.ts'
 import type { WorkerShared } from '../../src/worker/attempt/shared.ts'
 import { GateOpener, type GateOpenerDeps } from '../../src/worker/gates/opener.ts'
-import { runResume } from '../../src/worker/gates/resume.ts'
+import { runReminder, runResume } from '../../src/worker/gates/resume.ts'
+import { HandBack } from '../../src/worker/pull/disposition.ts'
 import type { InFlightTask } from '../../src/worker/pull/in-flight-task.ts'
 import { encodeJson } from '../../streams/codec.ts'
 import { FlowStoneError } from '../../streams/errors.ts'
 import { runId } from '../../streams/ids.ts'
 import { namesOf } from '../../streams/subjects.ts'
-import type { ResumeTask } from '../../streams/tasks.ts'
+import type { ReminderTask, ResumeTask } from '../../streams/tasks.ts'
 import { GATES } from '../gates/kit.ts'
 import { rejection } from '../kit/stage.ts'
 
@@ -91,4 +92,39 @@ it('an instance whose gate has ended is charged no attempt when what it needs ca
   const many = asset('a', { scatter: () => [0], execute: ({ signalGate }) => signalGate() })
   expect(await rejection(runResume(shared, held, task, many))).toBe(away)
   expect(reports).toEqual([])
+})
+
+describe('onTimeout of a gate that waits on', () => {
+  const reminded = async (count: number, deps: () => Promise<unknown>, abort = new AbortController()) => {
+    const warnings: string[] = []
+    const shared = {
+      ...{ id: 'worker', names, resources: {}, logs: { of: () => ({}) } },
+      logger: { warn: (text: string) => warnings.push(text) },
+      values: { deps },
+    } as unknown as WorkerShared
+    const held = { shard: 0, count, abort } as unknown as InFlightTask
+    const task = {
+      ...{ kind: 'reminder', id: 'id', run, asset: 'a', pipeline: 'p', version: '1', shape: 's', deps: {} },
+      ...{ retriesLeft: 1, from: { gate: 'a1n1', timeouts: 1 } },
+    } as unknown as ReminderTask
+    const asked = asset('a', { execute: ({ signalGate }) => signalGate(), onTimeout: () => 1 })
+    return { thrown: await runReminder(shared, held, task, asked).catch((error: unknown) => error), warnings }
+  }
+
+  it('is delivered again, at most twice, when what it needs cannot be read now', async () => {
+    const gone = async (): Promise<never> => await Promise.reject(away)
+    expect(await reminded(1, gone)).toEqual({ thrown: away, warnings: [] })
+    expect(await reminded(3, gone)).toEqual({ thrown: undefined, warnings: [expect.stringContaining('is away')] })
+  })
+
+  it('is delivered again when its worker stops, and not when it is cancelled', async () => {
+    const [stops, cancelled] = [new HandBack(), new Error('cancelled')]
+    const aborted = async (reason: Error): Promise<unknown> => {
+      const abort = new AbortController()
+      abort.abort(reason)
+      return (await reminded(1, async () => await Promise.reject(reason), abort)).thrown
+    }
+    expect(await aborted(stops)).toBe(stops)
+    expect(await aborted(cancelled)).toBeUndefined()
+  })
 })

@@ -282,7 +282,11 @@ export async function runReminder(
     span.end()
   } catch (error) {
     span.end({}, error)
-    if (!held.abort.signal.aborted)
+    const { aborted: isAborted, reason } = held.abort.signal
+    // It is delivered again: its worker stops, or what it needs is away.
+    const isForLater = isAborted ? reason instanceof HandBack : isAway(error)
+    if (isForLater && held.count < REMINDERS_MAX) throw error
+    if (!isAborted)
       shared.logger.warn(`onTimeout of ${asset.name} failed while its gate waits on: ${reasonOf(error)}`, {
         gate: `${run}.${name}.${from.gate}`,
         timeouts: from.timeouts,
