@@ -55,6 +55,12 @@ describe('an attempt of a plain asset', () => {
     expect(ends).toEqual([])
   })
 
+  it('is announced by who gets it next, when it is delivered again', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    await attempt(async () => await Promise.reject(away), vi.fn())
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
   it('is delivered again, at no cost, when its code got that the server is away', async () => {
     const { ran, ends } = await attempt(none, () => Promise.reject(away))
     expect(ran).toBe(away)

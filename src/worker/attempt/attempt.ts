@@ -125,9 +125,9 @@ class Attempt {
     const startedMs = performance.now()
     const announce = setTimeout(() => this.#announce(), ANNOUNCE_MS)
     emit('flowstone:materialization.start', this.#event)
-    let outcome = await span.run(() => this.#outcome())
+    // Also of one that is delivered again: who gets it next announces it.
+    let outcome = await span.run(() => this.#outcome()).finally(() => clearTimeout(announce))
     this.#ended = { outcome: outcome.kind === 'suspended' ? 'suspended' : 'value' }
-    clearTimeout(announce)
     this.#held.stores()
     const durationMs = performance.now() - startedMs
     if (outcome.kind === 'value' && outcome.stored) {
