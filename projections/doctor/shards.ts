@@ -45,7 +45,14 @@ export interface SeenHistory {
 }
 
 /** All engines that answered, with the shards that each is active on. */
-export type SeenEngines = Look<readonly { readonly engine: string; readonly active: readonly number[] }[]>
+export type SeenEngines = Look<readonly SeenEngine[]>
+
+export interface SeenEngine {
+  readonly engine: string
+  readonly active: readonly number[]
+  /** The permission that it cannot work without. */
+  readonly denied?: string | undefined
+}
 
 const LAG_MANY = 20_000
 const SEAL_LATE_MS = 3 * 3_600_000
@@ -154,9 +161,7 @@ function historyFindings(history: SeenHistory, about: string): Finding[] {
   return [sealed, purge, ...(backlog ?? [])]
 }
 
-function standbyFindings(
-  engines: readonly { readonly engine: string; readonly active: readonly number[] }[],
-): Finding[] {
+function standbyFindings(engines: readonly SeenEngine[]): Finding[] {
   if (engines.length === 0)
     return [
       {
@@ -166,16 +171,29 @@ function standbyFindings(
         advice: 'if one is active: upgrade it, or give it the permissions of its role (docs/permissions.md)',
       },
     ]
-  const names = engines.map(
+  const denied = engines.flatMap(({ engine, denied: message }) =>
+    message === undefined
+      ? []
+      : [
+          bad(
+            'engine.denied',
+            `it does not work: ${message}`,
+            'give its NATS user the permissions of an engine (docs/permissions.md); it goes on by itself',
+            engine,
+          ),
+        ],
+  )
+  const able = engines.filter((one) => one.denied === undefined)
+  const names = able.map(
     ({ engine, active }) => `${engine} (${active.length === 0 ? 'standby' : `active on ${active.join(', ')}`})`,
   )
-  return [
-    engines.length === 1
-      ? warn(
+  const standby =
+    able.length > 1
+      ? ok('engine.standby', `${able.length} engines: ${names.join(', ')}`)
+      : warn(
           'engine.standby',
-          `one engine: ${names.join()}`,
+          able.length === 0 ? 'no engine can work' : `one engine: ${names.join()}`,
           'start a second one on another host: it takes over within 2.2 s',
         )
-      : ok('engine.standby', `${engines.length} engines: ${names.join(', ')}`),
-  ]
+  return [...denied, standby]
 }

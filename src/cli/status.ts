@@ -92,6 +92,8 @@ async function warnOfNoEngine(flow: Flow, output: Output): Promise<void> {
   const shards = await flow.inspect.shards().catch(() => [])
   const without = shards.filter(({ engine }) => engine === undefined)
   if (without.length === 0) return
+  for (const { id, denied } of await flow.inspect.engines().catch(() => []))
+    if (denied !== undefined) output.note(`warning: ${id} cannot work: ${denied}; see docs/permissions.md`)
   const where = shards.length === 1 ? '' : ` on shard ${without.map(({ shard }) => shard).join(', ')}`
   output.note(`warning: no engine is active${where}; nothing goes on until one is: start one with flowstone engine`)
 }

@@ -155,11 +155,11 @@ export class Flow {
 
   /**
    * Resolves if this process can do its work now. Rejects within `timeoutMs` (default 2,000) when
-   * the server is away, or when JetStream does not answer for the log. The latter is also so while
-   * there is no namespace.
+   * the server is away, or an engine of this flow cannot work. So it does when JetStream does not
+   * answer for the log, as while there is no namespace.
    */
   async ready(timeoutMs = 2000): Promise<void> {
-    await mustBeReady(this.#connection, this.#namespace.names.log(0), timeoutMs)
+    await mustBeReady(this.#connection, this.#namespace.names.log(0), timeoutMs, this.#parts)
   }
 
   get namespace(): string {

@@ -11,6 +11,8 @@ const LAST_MS = 10_000
 const LAST_MIN_MS = 500
 
 interface Part {
+  /** Of an engine: why it does not work. */
+  readonly refused?: FlowStoneError | undefined
   stop(): Promise<void>
 }
 
@@ -25,6 +27,13 @@ export class Parts {
   /** Throws FlowStoneError `closed`. */
   mustBeOpen(): void {
     if (this.#isClosed) throw new FlowStoneError('closed', 'the flow was closed; nothing can be started')
+  }
+
+  /** Throws FlowStoneError `unavailable` where an engine of this flow does not work. */
+  mustWork(): void {
+    const refused = this.#all.find((part) => part.refused)?.refused
+    if (refused)
+      throw new FlowStoneError('unavailable', `the engine does not work: ${refused.message}`, { cause: refused })
   }
 
   /** One that has started. Where the flow was closed meanwhile it is stopped: throws `closed`. */

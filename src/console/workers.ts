@@ -12,6 +12,8 @@ export interface EngineRow {
   readonly id: string
   readonly shards: readonly number[]
   readonly behind: number
+  /** Which permission it cannot work without. */
+  readonly denied?: string | undefined
 }
 
 /** Engines that are active somewhere, and those that answer and stand by. */
@@ -19,7 +21,8 @@ export function engineRows(shards: readonly Shard[], engines: readonly Engine[] 
   const ids = [...new Set([...shards.flatMap(({ engine }) => engine ?? []), ...engines.map(({ id }) => id)])].toSorted()
   return ids.map((id) => {
     const own = shards.filter(({ engine }) => engine === id)
-    return { id, shards: own.map(({ shard }) => shard), behind: own.reduce((sum, { behind }) => sum + behind, 0) }
+    const behind = own.reduce((sum, one) => sum + one.behind, 0)
+    return { id, shards: own.map(({ shard }) => shard), behind, denied: engines.find((one) => one.id === id)?.denied }
   })
 }
 

@@ -13,7 +13,12 @@ import { listen } from '../log/listen.ts'
 const FIRST_MS = 1000
 const NEXT_MS = 100
 
-const answer = z.object({ engine: z.string(), active: z.array(z.int()) })
+const answer = z.object({
+  engine: z.string(),
+  active: z.array(z.int()),
+  /** Which permission it lacks, where it cannot work without. */
+  denied: z.string().optional(),
+})
 export type EngineAnswer = z.infer<typeof answer>
 
 export function answerForEngine(connection: Connection, names: Names, status: () => EngineAnswer): Subscription {

@@ -65,8 +65,9 @@ export interface Engine {
    */
   readonly active: Promise<void>
   /**
-   * Why this engine refuses to work on a shard: the error that `active` rejects with. Undefined
-   * when it refuses none. The engine checks again every two seconds.
+   * Why this engine does not work on a shard, though it could: the error that `active` rejects
+   * with. Or `denied`, when its NATS user lacks a permission: `active` waits then. The engine tries
+   * again by itself. Undefined when it can work.
    */
   readonly refused: FlowStoneError | undefined
   /**
@@ -118,10 +119,15 @@ export function startEngine(
   const settings = { ...shared, engine: id, reconcileMs, sealAfterMs, snapshotEvery, proof, retention, archive }
   const shards = Array.from({ length: shared.topology.shards }, (_, shard) => new EngineShard({ ...settings, shard }))
   for (const partition of shards) partition.start()
-  const answers = answerForEngine(shared.connection, shared.topology.names, () => ({
-    engine: id,
-    active: shards.flatMap((partition, shard) => (partition.isActive ? [shard] : [])),
-  }))
+  const denied = (): FlowStoneError | undefined => shards.find((partition) => partition.denied)?.denied
+  const answers = answerForEngine(shared.connection, shared.topology.names, () => {
+    const missing = denied()?.message
+    return {
+      engine: id,
+      active: shards.flatMap((partition, shard) => (partition.isActive ? [shard] : [])),
+      ...(missing === undefined ? {} : { denied: missing }),
+    }
+  })
   const active = Promise.withResolvers<void>()
   void Promise.all(shards.map((partition) => partition.active)).then(() => active.resolve(), active.reject)
   void shared.connection.closed.then((reason) => (reason ? active.reject(reason) : undefined))
@@ -131,7 +137,7 @@ export function startEngine(
     id,
     active: active.promise,
     get refused() {
-      return shards.find((partition) => partition.refused)?.refused
+      return shards.find((partition) => partition.refused)?.refused ?? denied()
     },
     stop: async () => {
       if (!shared.connection.isClosed) answers.unsubscribe()

@@ -6,7 +6,12 @@ import type { Connection } from './connection.ts'
 import { streamBounds } from './nats.ts'
 
 /** Throws FlowStoneError `unavailable`, whose message says why. */
-export async function mustBeReady(connection: Connection, stream: string, timeoutMs: number): Promise<void> {
+export async function mustBeReady(
+  connection: Connection,
+  stream: string,
+  timeoutMs: number,
+  parts: { mustWork(): void },
+): Promise<void> {
   if (!(Number.isFinite(timeoutMs) && timeoutMs > 0))
     throw new InvalidError(`ready: timeoutMs must be a number of milliseconds above 0, got ${shown(timeoutMs)}`)
   const { state, since, reason, full } = connection.status
@@ -14,6 +19,7 @@ export async function mustBeReady(connection: Connection, stream: string, timeou
     const when = since ? ` since ${since.toISOString()}` : ''
     throw new FlowStoneError('unavailable', `nats-server ${state}${when}${reason === undefined ? '' : `: ${reason}`}`)
   }
+  parts.mustWork()
   if (full.length > 0) throw new FlowStoneError('unavailable', `JetStream storage is full: ${full.join(', ')}`)
   try {
     const asking = connection.untilDisconnect((nc) => streamBounds(nc, stream, timeoutMs))

@@ -3,7 +3,9 @@ import { connect as connectNats } from '@nats-io/transport-node'
 import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { deniedBy } from '../../src/log/permissions.ts'
+import { runCommand } from '../cli/kit.ts'
 import { rawNats } from '../kit/raw-nats.ts'
+import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
 import { busy } from '../kit/within.ts'
@@ -103,6 +105,31 @@ it('an engine that may not read the proof says so once and goes on, and seals wh
   const said = ({ lines }: { readonly lines: string[] }): string[] => lines.filter((line) => /^\S+_PROOF /.test(line))
   expect(said(offLogger)).toEqual([expect.stringContaining('nothing says what leaves the log of shard 0: not allowed')])
   expect(said(onLogger)).toEqual([expect.stringContaining('takes no blocks of shard 0, and nothing leaves its log')])
+})
+
+it('an engine that may not claim a shard says so to the doctor, to status and to its readiness probe', async () => {
+  const namespace = freshNamespace()
+  const permission = `$KV.${namespace}_control.>`
+  await using server = await rawNats(without([permission]))
+  await makeNamespace(server.url, namespace)
+  const logger = listeningLogger()
+  await using flow = await connect({ servers: server.url, namespace, nats: app, logger })
+  await using other = await connect({ servers: server.url, namespace, nats: admin, logger })
+  await flow.ready()
+  const engine = await flow.engine()
+  await until('it lacks a permission', () => engine.refused?.code === 'denied')
+  const missing = expect.stringContaining(`publish ${permission}`)
+  expect(await rejection(flow.ready())).toMatchObject({ code: 'unavailable', message: missing })
+  expect(await other.inspect.engines()).toEqual([{ id: engine.id, active: [], denied: missing }])
+  const doctor = (await other.doctor()).filter(({ check }) => check === 'engine.denied')
+  expect(doctor).toMatchObject([{ level: 'error', about: engine.id, says: missing }])
+  using scratch = scratchFolder()
+  const env = { NATS_URL: server.url, NATS_USER: 'admin', NATS_PASSWORD: 'x', FLOWSTONE_NAMESPACE: namespace }
+  const status = await runCommand(['status'], { cwd: scratch.path, env })
+  expect(status.stderr).toContain(`${engine.id} cannot work: not allowed to publish`)
+  // Another one is as good as ever.
+  await (await other.engine()).active
+  await other.ready()
 })
 
 it('acknowledgements that are denied are said once, with what follows from it', async () => {

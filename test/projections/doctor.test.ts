@@ -198,6 +198,14 @@ describe('findings about shards', () => {
     expect(lines).toEqual(expected.map((line) => `${line} (shard 0)`))
   })
 
+  it('name an engine that lacks a permission, which is no standby', () => {
+    const denied = { engine: 'b', active: [], denied: 'the NATS user lacks the permission publish x' }
+    const found = shardFindings([], value([{ engine: 'a', active: [0] }, denied]))
+    expect(wrong(found)).toEqual(['error engine.denied (b)', 'warn engine.standby'])
+    expect(found[0]?.says).toContain('publish x')
+    expect(wrong(shardFindings([], value([denied])))).toEqual(['error engine.denied (b)', 'warn engine.standby'])
+  })
+
   it('name a missing standby', () => {
     expect(wrong(shardFindings([], value([{ engine: 'a', active: [0] }])))).toEqual(['warn engine.standby'])
     expect(wrong(shardFindings([], value([])))).toEqual(['unseen engine.standby'])

@@ -95,6 +95,8 @@ export interface EngineView {
   readonly id: string
   /** Shards on which it is active. None: it stands by. */
   readonly active: readonly number[]
+  /** It does not work, because its NATS user lacks a permission: which one. */
+  readonly denied?: string
 }
 
 /** Asks all engines, which takes some 100 ms. Empty where none answers, or where it may not ask. */
@@ -104,7 +106,9 @@ export async function engineViews(deps: RunDeps): Promise<EngineView[]> {
     if (error instanceof FlowStoneError && error.code === 'denied') return []
     throw error
   })
-  return answers.map(({ engine, active }) => ({ id: engine, active })).toSorted((a, b) => (a.id < b.id ? -1 : 1))
+  return answers
+    .map(({ engine, active, denied }) => ({ id: engine, active, ...(denied === undefined ? {} : { denied }) }))
+    .toSorted((a, b) => (a.id < b.id ? -1 : 1))
 }
 
 export async function shardViews(deps: RunDeps): Promise<ShardView[]> {

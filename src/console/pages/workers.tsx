@@ -89,13 +89,17 @@ function View({ answer, newest }: { answer: WorkersAnswer; newest: readonly Pipe
 function Engines({ rows }: { rows: readonly EngineRow[] }): JSX.Element {
   return (
     <Card title="Engines" side={rows.length === 1 ? 'no other one stands by' : undefined}>
-      {rows.map(({ id, shards, behind }) => (
+      {rows.map(({ id, shards, behind, denied }) => (
         <div class="row engine-row">
           <span class="strong cut" title={id}>
             {id}
           </span>
-          <span class="small dimmed">
-            {shards.length === 0 ? 'stands by' : `active, ${counted(shards.length, 'shard')}`}
+          <span class={`small ${denied === undefined ? 'dimmed' : 'tone-fail'}`} title={denied}>
+            {denied !== undefined
+              ? 'lacks a permission'
+              : shards.length === 0
+                ? 'stands by'
+                : `active, ${counted(shards.length, 'shard')}`}
           </span>
           <span class={`number small ${behind >= LAG_FACTS ? 'tone-late strong' : 'dimmed'}`}>
             {shards.length === 0 ? '' : behind === 0 ? 'keeps up' : `${counted(behind, 'fact')} behind`}

@@ -47,6 +47,8 @@ export class EngineShard {
   readonly #poison = new Map<number, string>()
   #againMs = AGAIN_MS
   #saidMs = Number.NEGATIVE_INFINITY
+  #denied: FlowStoneError | undefined
+  #termSinceMs = 0
 
   constructor(options: EngineShardOptions) {
     this.#options = options
@@ -75,6 +77,15 @@ export class EngineShard {
   }
 
   /**
+   * Its NATS user lacks a permission: it stands by until somebody gives it. A term that lasts shows
+   * that it was given; so may a new connection.
+   */
+  get denied(): FlowStoneError | undefined {
+    if (this.#term && performance.now() - this.#termSinceMs > GOOD_TERM_MS) this.#denied = undefined
+    return this.#denied
+  }
+
+  /**
    * Finishes what is folded, checkpoints, and gives up the claim, so that a standby takes over at
    * once.
    */
@@ -89,6 +100,9 @@ export class EngineShard {
   async #live(): Promise<void> {
     const { connection, topology, shard, engine, logger } = this.#options
     const { names } = topology
+    const off = connection.onReconnect(() => {
+      this.#denied = undefined
+    })
     const claim = new Claim(connection, names, shard, engine, (message) => logger.warn(message, { engine }))
     while (!this.#stopping && !connection.isClosed) {
       try {
@@ -104,12 +118,19 @@ export class EngineShard {
           continue
         }
       } catch (error) {
-        this.#sayTrouble(error)
+        this.#sayTrouble(await this.#explained(error))
         await connection.ready(200)
         continue
       }
       await this.#hold(claim)
     }
+    off()
+  }
+
+  async #explained(thrown: unknown): Promise<unknown> {
+    const error = await this.#options.connection.explained(thrown)
+    if (error instanceof FlowStoneError && error.code === 'denied') this.#denied = error
+    return error
   }
 
   /** One term, from the claim to its end. */
@@ -118,12 +139,13 @@ export class EngineShard {
     claim.keep()
     let reason = 'stopped'
     let pauseMs = 0
-    const startedMs = performance.now()
+    this.#termSinceMs = performance.now()
     this.#term = new Term(this.#options, this.#poison, () => this.#active.resolve())
     claim.onLost = () => this.#term?.fail(new FlowStoneError('claim_lost', `another engine claimed shard ${shard}`))
     try {
       if (!this.#stopping) await this.#term.work()
-    } catch (error) {
+    } catch (thrown) {
+      const error = await this.#explained(thrown)
       reason = error instanceof FlowStoneError ? error.code : 'error'
       this.#unreadable = false
       if (error instanceof FlowStoneError && REFUSALS.has(reason)) {
@@ -134,7 +156,8 @@ export class EngineShard {
       if (error instanceof PoisonError) this.#poison.set(error.seq, error.message)
       if (reason !== 'fenced' && reason !== 'claim_lost' && !connection.isClosed && !REFUSALS.has(reason)) {
         logger.error(`engine of shard ${shard} starts again: ${messageOf(error)}`, { engine })
-        if (performance.now() - startedMs > GOOD_TERM_MS || error instanceof PoisonError) this.#againMs = AGAIN_MS
+        if (performance.now() - this.#termSinceMs > GOOD_TERM_MS || error instanceof PoisonError)
+          this.#againMs = AGAIN_MS
         pauseMs = this.#againMs
         this.#againMs = Math.min(this.#againMs * 2, AGAIN_MAX_MS)
       }

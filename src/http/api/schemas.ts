@@ -408,7 +408,11 @@ export const worker = named(
 )
 export const engine = named(
   'Engine',
-  z.object({ id: text, active: z.array(count).describe('Shards on which it is active. None: it stands by.') }),
+  z.object({
+    id: text,
+    active: z.array(count).describe('Shards on which it is active. None: it stands by.'),
+    denied: text.optional().describe('It does not work, because its NATS user lacks a permission: which one.'),
+  }),
 )
 export const shard = named(
   'Shard',
