@@ -41,12 +41,12 @@ export function endOf({ run, spec }: ScatterContext, barrier: BarrierState): End
       'count' in threshold ? threshold.count : whole === undefined ? undefined : threshold.fraction * whole
     // A hair of tolerance: 0.02 of 50 is 1, whatever the doubles say.
     if (allowed !== undefined && failed > allowed + 1e-9) {
-      const limit = 'count' in threshold ? `${threshold.count} instances` : `${threshold.fraction} of ${whole}`
+      const limit = 'count' in threshold ? instances(threshold.count) : `${threshold.fraction} of ${whole}`
       return {
         status: 'failed',
         error: {
           code: 'threshold_passed',
-          message: `${failed} instances failed, more than failureThreshold (${limit}) allows; the first: ${why}`,
+          message: `${instances(failed)} failed, more than failureThreshold (${limit}) allows; the first: ${why}`,
         },
       }
     }
@@ -99,4 +99,8 @@ export function closeEffect(barrier: BarrierState, end: End): Effect {
 
 export function timerFact(run: RunId, asset: string, timeoutMs: number): FactDraft {
   return { name: 'scatter.timer_fired', ids: { run, asset: asset as AssetName }, data: { timeoutMs } }
+}
+
+function instances(n: number): string {
+  return `${n} ${n === 1 ? 'instance' : 'instances'}`
 }

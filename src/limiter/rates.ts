@@ -9,7 +9,7 @@ import { emit } from '../telemetry.ts'
 import { type Cells, closed } from './cells.ts'
 import { type Caller, lateMs, RateBucket } from './rate-bucket.ts'
 import type { Question, Relay } from './relay.ts'
-import { untilServerTime, within } from './wait.ts'
+import { settledWithin, untilServerTime } from './wait.ts'
 
 /** Number of buckets whose cell this process remembers. */
 const REMEMBERED = 10_000
@@ -201,7 +201,7 @@ export class Rates {
 
   async #ask({ bucket, rate, n, signal }: Wish, ask: Ask, patienceMs: number): Promise<Told> {
     let caller: Caller | undefined
-    const outcome = await within<Answer>(
+    const outcome = await settledWithin<Answer>(
       Math.max(patienceMs, MIN_PATIENCE_MS),
       signal,
       (settle) => {

@@ -5,7 +5,7 @@ import { emit } from '../telemetry.ts'
 import type { Cells } from './cells.ts'
 import type { Slot } from './slot.ts'
 import { SlotBucket, type SlotCaller, type SlotWish } from './slot-bucket.ts'
-import { within } from './wait.ts'
+import { settledWithin } from './wait.ts'
 
 export interface SlotRequest extends SlotWish {
   readonly maxWaitMs: number
@@ -34,7 +34,7 @@ export class Slots {
     const { bucket, signal } = request
     const slots = this.#bucket(bucket)
     let caller: SlotCaller | undefined
-    const outcome = await within<Slot | 'at_capacity'>(
+    const outcome = await settledWithin<Slot | 'at_capacity'>(
       request.maxWaitMs,
       signal,
       (settle) => {

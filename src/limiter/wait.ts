@@ -30,9 +30,10 @@ export type Outcome<T> = { readonly value: T } | 'late'
 
 /**
  * Resolves with what `begin` settles. Rejects with the reason when the signal is aborted. Resolves
- * with `late` when it takes longer. In the last two cases it calls `drop`.
+ * with `late` when it takes longer. In the last two cases it calls `drop`, at once: what is granted
+ * after that goes back. `within` of the options would make three objects for each caller.
  */
-export function within<T>(
+export function settledWithin<T>(
   ms: number,
   signal: AbortSignal | undefined,
   begin: (settle: (value: T | Error) => void) => void,

@@ -152,7 +152,7 @@ describe("failureMode 'partial'", () => {
     const run = await stage.flow.materialize(next)
     const error = await rejection(run.result(limit()))
     expect(error).toMatchObject({ code: 'threshold_passed', asset: 'broken' })
-    expect(error.message).toContain('2 instances failed, more than failureThreshold (1 instances) allows')
+    expect(error.message).toContain('2 instances failed, more than failureThreshold (1 instance) allows')
     const closed = (await factsOf(stage.flow, run.id)).find(({ kind }) => kind === 'scatter.closed')
     expect(closed?.data).toMatchObject({ status: 'failed', failed: 2, succeeded: 0 })
     const begun = started

@@ -62,7 +62,7 @@ describe('failureThreshold', () => {
     expect(closedOf(sim)).toMatchObject([
       { status: 'failed', total, failed: passing, succeeded: 0, error: { code: 'threshold_passed' } },
     ])
-    expect(closedOf(sim)[0]?.error?.message).toMatch(new RegExp(`^${passing} instances failed, .*: boom$`))
+    expect(closedOf(sim)[0]?.error?.message).toMatch(new RegExp(`^${passing} instances? failed, .*: boom$`))
   })
 
   it.each<[string, { fraction: number } | { count: number }]>([
