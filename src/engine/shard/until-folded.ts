@@ -10,6 +10,8 @@ import { engineAtWork } from './claim.ts'
 const FOLDED_WAIT_MS = 10_000
 /** Nobody waits long for an engine that is not there. */
 const NO_ENGINE_WAIT_MS = 1000
+/** Who found none a moment ago looks once: many runs may be read one after the other. */
+const NO_ENGINE_KNOWN_MS = 5000
 const LOOK_MS = 10
 const LOOK_MAX_MS = 50
 
@@ -17,6 +19,9 @@ interface Deps {
   readonly connection: Connection
   readonly names: Names
 }
+
+/** When somebody waited in vain for an engine, by its log. */
+const missed = new WeakMap<Connection, Map<string, number>>()
 
 /** Where the log ends now, and whether the state has all of it. If an engine folds it, it has. */
 export async function untilFolded(
@@ -29,13 +34,23 @@ export async function untilFolded(
 
 /** The same up to a position. */
 export async function untilFoldedTo({ connection, names }: Deps, shard: number, seq: number): Promise<boolean> {
+  const log = names.log(shard)
+  const missedMs = missed.get(connection) ?? new Map<string, number>()
+  missed.set(connection, missedMs)
   const startedMs = performance.now()
-  let seenMs = startedMs
+  const isKnown = startedMs - (missedMs.get(log) ?? Number.NEGATIVE_INFINITY) < NO_ENGINE_KNOWN_MS
+  let seenMs = isKnown ? startedMs - NO_ENGINE_WAIT_MS : startedMs
   for (let lookMs = LOOK_MS; ; lookMs = Math.min(LOOK_MAX_MS, lookMs * 2)) {
     const from = (await foldedTo(connection, names, shard)) + 1
-    if (!(await connection.read((nc) => anyBetween(nc, names.log(shard), from, seq)))) return true
-    if ((await engineAtWork(connection, names, shard)) !== undefined) seenMs = performance.now()
-    if (performance.now() - seenMs > NO_ENGINE_WAIT_MS || performance.now() - startedMs > FOLDED_WAIT_MS) return false
+    if (!(await connection.read((nc) => anyBetween(nc, log, from, seq)))) return true
+    const isThere = (await engineAtWork(connection, names, shard)) !== undefined
+    const nowMs = performance.now()
+    if (isThere) seenMs = nowMs
+    if (nowMs - seenMs >= NO_ENGINE_WAIT_MS) {
+      missedMs.set(log, nowMs)
+      return false
+    }
+    if (nowMs - startedMs > FOLDED_WAIT_MS) return false
     await sleep(lookMs)
   }
 }
