@@ -90,7 +90,7 @@ it('an I/O manager says that its place is away by its error', async () => {
 })
 
 describe('openGate', () => {
-  const opener = (answers: (Error | 'stored')[]) => {
+  const opener = (answers: (Error | 'stored')[], nowMs = 0) => {
     const created: Entry[] = []
     const log = {
       appendOnce: async (entry: Entry) => {
@@ -102,7 +102,7 @@ describe('openGate', () => {
       },
     }
     const deps = {
-      ...{ id: 'worker', names, clock: { now: () => created.length * 1000 }, gates: gateSettings(GATES) },
+      ...{ id: 'worker', names, clock: { now: () => nowMs + created.length * 1000 }, gates: gateSettings(GATES) },
       ...{ logOf: () => log },
       connection: {
         isClosed: false,
@@ -127,9 +127,17 @@ describe('openGate', () => {
     expect(created).toHaveLength(3)
   })
 
-  it('opens a gate that is new, though only the answer was lost', async () => {
-    const { opener: gates } = opener([late, new ConflictError('exists')])
-    expect(await gates.open({}, wanted)).toMatchObject({ id: `${run}.a.a1n1`, isNew: true })
+  it.each(['1h', Number.POSITIVE_INFINITY] as const)(
+    'opens a gate that is new, though only the answer was lost (timeout %s)',
+    async (timeout) => {
+      const { opener: gates } = opener([late, new ConflictError('exists')])
+      expect(await gates.open({ timeout }, wanted)).toMatchObject({ id: `${run}.a.a1n1`, isNew: true })
+    },
+  )
+
+  it('finds a gate without a time limit that another execution opened, though the server was away', async () => {
+    const { opener: gates } = opener([late, new ConflictError('exists')], 60_000)
+    expect(await gates.open({ timeout: Number.POSITIVE_INFINITY }, wanted)).toMatchObject({ isNew: false })
   })
 
   it('finds the gate of the execution before', async () => {

@@ -6,7 +6,7 @@ import type { ZodType } from 'zod'
 import type { GateIds } from '../../../projections/effects.ts'
 import { gateTimer } from '../../../projections/gate/gate.ts'
 import { FlowStoneError, InvalidError, TerminalError } from '../../../streams/errors.ts'
-import { type Fact, factPath } from '../../../streams/facts.ts'
+import { type Fact, type FactOf, factPath } from '../../../streams/facts.ts'
 import type { GateCreated } from '../../../streams/gate-schemas.ts'
 import { type AssetName, assetName, parseRunId, type RunId } from '../../../streams/ids.ts'
 import type { Names } from '../../../streams/subjects.ts'
@@ -43,6 +43,8 @@ import { traceFrom } from '../../tracing.ts'
 import { type ChildDeps, checkChild, childOf } from './children.ts'
 
 const AGAIN_MS = 200
+/** How far a clock may be ahead of that of the server which stores a gate. */
+const CLOCK_SLACK_MS = 500
 
 /** What a gate opener needs of its worker. */
 export interface GateOpenerDeps {
@@ -86,6 +88,16 @@ interface Prepared {
   readonly deadlineMs: number | undefined
 }
 
+/**
+ * What was tried and not answered: it may be stored all the same. Another execution stored it with
+ * other deadlines, and before this one began.
+ */
+interface Tried {
+  /** The server's time when it was tried first. */
+  readonly sinceMs: number
+  readonly deadlines: Set<number | undefined>
+}
+
 export class GateOpener {
   readonly #shared: GateOpenerDeps
   readonly #at: Execution
@@ -113,8 +125,8 @@ export class GateOpener {
 
   async #open(spec: GateSpec, signal: () => AbortSignal): Promise<OpenedGate> {
     const gate = this.#nextGate()
-    const deadlines = new Set<number | undefined>()
-    const { token, isNew } = await this.#whileAway(signal, () => this.#store(gate, spec, deadlines))
+    const before: Tried = { sinceMs: this.#shared.clock.now(), deadlines: new Set() }
+    const { token, isNew } = await this.#whileAway(signal, () => this.#store(gate, spec, before))
     this.#opened.add(gate)
     // Also at one that stood there: who opened it may have died before it looked.
     await this.#whileAway(signal, () => this.#takeEarly({ gate, spec }))
@@ -129,25 +141,23 @@ export class GateOpener {
     return Object.assign(new SecretAddress(() => address), { id: this.#idOf(gate), isNew, wait })
   }
 
-  /**
-   * `deadlines`: with which it was stored before, perhaps, where only the answer was lost. Another
-   * execution had others.
-   */
   async #store(
     gate: string,
     spec: GateSpec,
-    deadlines: Set<number | undefined>,
+    before: Tried,
   ): Promise<{ readonly token: string; readonly isNew: boolean }> {
     // Anew each time: what waits there has its whole time.
     const prepared = this.#prepare(spec, gate)
-    if ((await this.#onceStored(prepared, deadlines)) === 'stored') {
+    if ((await this.#onceStored(prepared, before.deadlines)) === 'stored') {
       this.#tell(prepared)
       return { token: prepared.token, isNew: true }
     }
-    const { keyId, deadlineMs } = await this.#created(gate)
-    const isNew = deadlineMs !== undefined && deadlines.has(deadlineMs)
+    const { data, timeMs } = await this.#created(gate)
+    const isNew =
+      before.deadlines.has(data.deadlineMs) &&
+      (data.deadlineMs !== undefined || timeMs > before.sinceMs - CLOCK_SLACK_MS)
     if (isNew) this.#tell(prepared)
-    return { token: this.#shared.gates.keys.sign(this.#idOf(gate), keyId), isNew }
+    return { token: this.#shared.gates.keys.sign(this.#idOf(gate), data.keyId), isNew }
   }
 
   async #onceStored({ entries, deadlineMs }: Prepared, tried: Set<number | undefined>): Promise<AppendedOnce> {
@@ -332,11 +342,11 @@ export class GateOpener {
     return message && factOf(names, shard, message)
   }
 
-  async #created(gate: string): Promise<GateCreated> {
+  async #created(gate: string): Promise<FactOf<'gate.created'>> {
     const fact = await this.#stored('gate.created', gate)
     if (fact?.name !== 'gate.created')
       throw new FlowStoneError('unreadable', `gate ${this.#idOf(gate)} could not be opened, nor read back`)
-    return fact.data
+    return fact
   }
 
   #tell({ gate, spec }: Pick<Prepared, 'gate' | 'spec'>): void {
