@@ -21,7 +21,7 @@ import { type Credentials, reachOf } from './credentials.ts'
 import { limitReached } from './full.ts'
 import { ApiError, isPassing } from './nats.ts'
 import { holdWrites, socketOf } from './one-write.ts'
-import type { Denied } from './permissions.ts'
+import { type Denied, isInbox } from './permissions.ts'
 import { deniedError, Reports, reportTo } from './reports.ts'
 import { asAway } from './unreachable.ts'
 
@@ -205,7 +205,7 @@ export class Connection {
     const violation = violationIn(error)
     if (violation) return deniedError(this.#reports.denies(violation.operation, violation.subject), error)
     const { denied } = this.#reports
-    const unheard = denied.find(({ operation, subject }) => operation === 'subscribe' && subject.includes('INBOX'))
+    const unheard = denied.find(isInbox)
     return unheard ? deniedError(unheard, error) : error
   }
 

@@ -35,8 +35,9 @@ export function deniedBy(operation: string, subject: string, inboxPrefix = '_INB
   }
 }
 
-function isInbox({ operation, permission }: Pick<Denied, 'operation' | 'permission'>): boolean {
-  return operation === 'subscribe' && /INBOX[^.]*\.>$/.test(permission)
+/** Whether answers come there. All else that is listened to has a family. */
+export function isInbox({ operation, permission }: Pick<Denied, 'operation' | 'permission'>): boolean {
+  return operation === 'subscribe' && permission.endsWith('.>') && !FAMILIES.some((family) => family.test(permission))
 }
 
 /** What to do, where it is not only to give the permission. */

@@ -2,7 +2,7 @@ import { jetstreamManager } from '@nats-io/jetstream'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
-import { deniedBy } from '../../src/log/permissions.ts'
+import { consequenceOf, deniedBy, remedyOf } from '../../src/log/permissions.ts'
 import { runCommand } from '../cli/kit.ts'
 import { rawNats } from '../kit/raw-nats.ts'
 import { scratchFolder } from '../kit/scratch.ts'
@@ -185,4 +185,13 @@ it.each([
   ['_INBOX.abc.*', '_INBOX.>'],
 ])('the permission for %s is %s', (subject, permission) => {
   expect(deniedBy('publish', subject).permission).toBe(permission)
+})
+
+it.each(['_INBOX', '_INBOX_worker', 'answers.of.worker'])('the inbox %s is known as one', (prefix) => {
+  const denied = deniedBy('subscription', `${prefix}.abc.*`, prefix)
+  expect(denied.permission).toBe(`${prefix}.>`)
+  expect(consequenceOf(denied)).toContain('no answer')
+  expect(remedyOf(denied)).toContain('inboxPrefix')
+  for (const subject of ['ns.notify.run.*', 'ns.feed.>', '$KV.ns_control.claim.0'])
+    expect(remedyOf(deniedBy('subscription', subject, prefix))).toBe('')
 })
