@@ -170,7 +170,9 @@ describe('cancelling a run', () => {
     await run.cancel()
     expect((await rejection(run.result())).code).toBe('cancelled')
     await noTasks(stage.namespace)
-    expect([started, aborts]).toEqual([5, 5])
+    // Until its end is on the log, a lease that was on its way may begin, and is aborted as well.
+    expect(aborts).toBe(started)
+    expect(started).toBeLessThanOrEqual(20)
     const closed = (await factsOf(stage.flow, run.id)).filter(({ kind }) => kind === 'scatter.closed')
     expect(closed.map(({ data }) => data)).toMatchObject([{ status: 'cancelled', succeeded: 0, failed: 0, total: 500 }])
   })

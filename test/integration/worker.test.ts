@@ -203,9 +203,12 @@ describe('a worker', () => {
     async (concurrency) => {
       let running = 0
       let most = 0
+      const full = Promise.withResolvers<void>()
       const piece = async () => {
         running += 1
         most = Math.max(most, running)
+        if (most >= concurrency) full.resolve()
+        await full.promise
         await new Promise((resolve) => setTimeout(resolve, 5))
         running -= 1
         return 1
