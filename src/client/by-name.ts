@@ -10,18 +10,21 @@ interface Named {
 }
 
 const READ_AHEAD = 64
+/** A list, such as that of a page, does not wait long for an engine that is behind. */
+export const LIST_WAIT_MS = 1000
 
-/** All of one kind, by name: what is on the log now, if an engine folds it. */
+/** All of one kind, by name: what is on the log now, if an engine folds it within a second. */
 export async function docsUnder<D extends Named>(deps: RunDeps, kind: string): Promise<D[]> {
-  return (await foldedDocs<D>(deps, kind)).docs
+  return (await foldedDocs<D>(deps, kind, LIST_WAIT_MS)).docs
 }
 
 async function foldedDocs<D extends Named>(
   deps: RunDeps,
   kind: string,
+  mostMs?: number,
 ): Promise<{ readonly docs: D[]; readonly isFolded: boolean }> {
   await deps.found()
-  const isFolded = await untilFoldedNow(deps, 0)
+  const isFolded = await untilFoldedNow(deps, 0, mostMs)
   const keys = await deps.docs.keys(0, `${kind}.`)
   const docs: D[] = []
   for (let i = 0; i < keys.length; i += READ_AHEAD) {

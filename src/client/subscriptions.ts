@@ -11,6 +11,7 @@ import { claimHolder } from '../engine/shard/claim.ts'
 import { readDoc } from '../log/documents.ts'
 import { findSource, placeOf, type Source, waitingFor } from '../worker/events/source.ts'
 import { takenUpTo } from '../worker/events/taken.ts'
+import { LIST_WAIT_MS } from './by-name.ts'
 import type { RunDeps } from './run-view.ts'
 import { untilFoldedNow } from './values.ts'
 
@@ -78,7 +79,7 @@ export async function listSubscriptions(
   withRemoved: boolean,
 ): Promise<SubscriptionView[]> {
   const topology = await deps.topology()
-  await untilFoldedNow(deps, 0)
+  await untilFoldedNow(deps, 0, LIST_WAIT_MS)
   const jsm = await jetstreamManager(deps.connection.nc)
   const all = [...(await knownOf(deps, jsm)).values()].filter(({ spec }) => withRemoved || spec)
   const views = await inTurns(all, (known) => viewOf(deps, topology, jsm, known, refused))

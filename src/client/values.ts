@@ -105,12 +105,13 @@ export async function partitionsOf(deps: RunDeps, place: AssetPlace): Promise<st
   return [...partitions].toSorted()
 }
 
-/** What is on the log now is in the state, if an engine folds it. */
+/** What is on the log now is in the state, if an engine folds it within `mostMs` (default 10 s). */
 export async function untilFoldedNow(
   deps: Pick<RunDeps, 'connection' | 'names' | 'docs'>,
   shard: number,
+  mostMs?: number,
 ): Promise<boolean> {
-  return deps.docs.past !== undefined || (await untilFolded(deps, shard)).isFolded
+  return deps.docs.past !== undefined || (await untilFolded(deps, shard, mostMs)).isFolded
 }
 
 export function notMade(asset: string, { partition, run }: ValueOptions): FlowStoneError {

@@ -27,13 +27,19 @@ const missed = new WeakMap<Connection, Map<string, number>>()
 export async function untilFolded(
   { connection, names }: Deps,
   shard: number,
+  mostMs?: number,
 ): Promise<{ readonly last: number; readonly isFolded: boolean }> {
   const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-  return { last, isFolded: await untilFoldedTo({ connection, names }, shard, last) }
+  return { last, isFolded: await untilFoldedTo({ connection, names }, shard, last, mostMs) }
 }
 
 /** The same up to a position. */
-export async function untilFoldedTo({ connection, names }: Deps, shard: number, seq: number): Promise<boolean> {
+export async function untilFoldedTo(
+  { connection, names }: Deps,
+  shard: number,
+  seq: number,
+  mostMs = FOLDED_WAIT_MS,
+): Promise<boolean> {
   const log = names.log(shard)
   const missedMs = missed.get(connection) ?? new Map<string, number>()
   missed.set(connection, missedMs)
@@ -50,7 +56,7 @@ export async function untilFoldedTo({ connection, names }: Deps, shard: number, 
       missedMs.set(log, nowMs)
       return false
     }
-    if (nowMs - startedMs > FOLDED_WAIT_MS) return false
+    if (nowMs - startedMs > mostMs) return false
     await sleep(lookMs)
   }
 }
