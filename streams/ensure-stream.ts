@@ -16,6 +16,15 @@ export async function configOf(jsm: JetStreamManager, stream: string): Promise<S
   }
 }
 
+/**
+ * The server lets a stream have 1,000 consumers unless it names a number. Scatters with a
+ * `maxConcurrent`, readers and watches have one each while they last.
+ */
+const CONSUMERS_MAX = 100_000
+
+/** An account may let its streams have fewer. */
+const CONSUMERS_ERROR = 10026
+
 /** Makes it, or updates what differs. `more`: of a stream that it makes. */
 export async function ensureStream(
   jsm: JetStreamManager,
@@ -28,7 +37,7 @@ export async function ensureStream(
       throw error
     })
     if (!existing) {
-      await jsm.streams.add({ ...wish, ...more }).catch(async (error: unknown) => {
+      await add(jsm, { ...wish, ...more }).catch(async (error: unknown) => {
         // Another process was faster with another detail: look again, and compare.
         if (error instanceof JetStreamApiError && error.code === 10058) return ensureStream(jsm, wish)
         throw error
@@ -39,10 +48,30 @@ export async function ensureStream(
       const actual: unknown = Reflect.get(existing.config, field)
       return !covers(value, actual)
     })
-    if (differing.length > 0) await jsm.streams.update(wish.name, { ...existing.config, ...wish })
+    const wished: StreamConfig = { ...existing.config, ...wish }
+    if (differing.length > 0) await jsm.streams.update(wish.name, wished)
+    await allowConsumers(jsm, wished)
   } catch (cause) {
     throw topologyError(`stream ${wish.name}`, cause)
   }
+}
+
+async function add(jsm: JetStreamManager, config: Wish): Promise<void> {
+  try {
+    await jsm.streams.add({ ...config, max_consumers: CONSUMERS_MAX })
+  } catch (error) {
+    if (!(error instanceof JetStreamApiError && error.code === CONSUMERS_ERROR)) throw error
+    await jsm.streams.add(config)
+  }
+}
+
+/** A number that an operator has set stays. A server may refuse another one. */
+async function allowConsumers(jsm: JetStreamManager, there: StreamConfig): Promise<void> {
+  if (there.max_consumers > 0) return
+  const wished: StreamConfig = { ...there, max_consumers: CONSUMERS_MAX }
+  await jsm.streams.update(there.name, wished).catch((error: unknown) => {
+    if (!(error instanceof JetStreamApiError)) throw error
+  })
 }
 
 /** Whether what is there has all that is wished; the server adds fields of its own. */

@@ -13,6 +13,7 @@ import { causeFrom, describe, viewOfError } from '../../streams/thrown.ts'
 import { loadValueAt } from '../io/stored-values.ts'
 import { factIn } from '../log/doc-source.ts'
 import { factEntry } from '../log/entries.ts'
+import { stopWatch } from '../log/forget-consumer.ts'
 import { isSealed, sealedFact } from '../log/history.ts'
 import { listen } from '../log/listen.ts'
 import { directGet, directGetIfAny } from '../log/nats.ts'
@@ -240,7 +241,7 @@ export class Run<V = unknown> {
     const follow = async (): Promise<void> => {
       const kv = await new Kvm(jetstream(connection.nc)).open(names.stateBucket(this.#shard), { bindOnly: true })
       const changes = await kv.watch({ key: [stateKey.run(this.id), `barrier.${this.id}.*`], ignoreDeletes: true })
-      stop = () => changes.stop()
+      stop = () => stopWatch(changes)
       if (ended) stop()
       for await (const _ of changes) onChange()
     }

@@ -11,6 +11,7 @@ import { jetstream } from '../../streams/jetstream.ts'
 import type { Names } from '../../streams/subjects.ts'
 import type { ServerClock } from '../log/clock.ts'
 import type { Connection } from '../log/connection.ts'
+import { stopWatch } from '../log/forget-consumer.ts'
 import { ERR, isFull, isPassing, isPassingRefusal, leaderGet, publish } from '../log/nats.ts'
 import { type Question, Relay } from './relay.ts'
 
@@ -170,7 +171,7 @@ export class Cells {
     const follow = async (): Promise<void> => {
       this.#kv ??= new Kvm(jetstream(this.connection.nc)).open(this.#names.limitsBucket)
       const updates = await (await this.#kv).watch({ key, include: KvWatchInclude.UpdatesOnly })
-      stop = () => updates.stop()
+      stop = () => stopWatch(updates)
       if (ended) stop()
       // The watch missed what was stored before it began.
       else onUpdate(undefined)

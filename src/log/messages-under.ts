@@ -4,6 +4,7 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import { atMost } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
+import { forgetConsumer } from './forget-consumer.ts'
 import { headerMap, leaderGet, type StoredMessage, startTime } from './nats.ts'
 import { storedMsOf } from './stored-ms.ts'
 
@@ -55,6 +56,7 @@ export async function* messagesUnder(
   } finally {
     // Its own error would hide that of the reading. It waits for the end of its iterator.
     await Promise.all([messages.close(), iterator.return?.()]).catch(() => undefined)
+    forgetConsumer(consumer)
   }
   throw new FlowStoneError('reader_stopped', `the reader of ${stream} stopped before message ${end}`)
 }

@@ -1,5 +1,5 @@
 /**
- * The messages of a stream in order, from a consumer that lives as long as somebody asks it. It
+ * The messages of a stream in order, from a consumer that is deleted when nobody reads any more. It
  * ends at whatever is out of order: a message that was skipped, silence, a consumer that is gone.
  * Whoever reads makes another one, which begins behind the last message that came.
  *
@@ -74,6 +74,7 @@ export class OrderedPull {
   readonly #end: () => void
   readonly #connection: Connection
   readonly #options: PullOptions
+  readonly #consumer: string
   readonly #subject: string
   readonly #inbox: string
   readonly #subscription: Subscription
@@ -130,6 +131,7 @@ export class OrderedPull {
     this.#end = resolve
     this.#connection = connection
     this.#options = options
+    this.#consumer = consumer
     this.#subject = apiSubject(nc, `CONSUMER.MSG.NEXT.${options.stream}.${consumer}`)
     this.#inbox = inboxOf(nc)
     // A server may bound what one request asks for.
@@ -180,6 +182,10 @@ export class OrderedPull {
     } catch {
       // The connection is closed.
     }
+    // The server would keep it for a minute. It has a bound for the consumers of a stream, and many
+    // readers may come and go in that time.
+    const { nc } = this.#connection
+    this.#connection.tell(apiSubject(nc, `CONSUMER.DELETE.${this.#options.stream}.${this.#consumer}`), '')
     this.#end()
   }
 

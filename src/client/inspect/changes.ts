@@ -1,6 +1,7 @@
 /** What changes in the state, as hints: whoever gets them looks at what he shows. */
 import { Kvm, KvWatchInclude } from '@nats-io/kv'
 import { jetstream } from '../../../streams/jetstream.ts'
+import { stopWatch } from '../../log/forget-consumer.ts'
 import { listen } from '../../log/listen.ts'
 import { sleep } from '../../options/timer.ts'
 import type { RunDeps } from '../run-view.ts'
@@ -114,7 +115,7 @@ async function follow(
     try {
       const kv = await new Kvm(jetstream(connection.nc)).open(names.stateBucket(shard), { bindOnly: true })
       const watch = await kv.watch({ key: KEYS, headers_only: true, include: KvWatchInclude.UpdatesOnly })
-      const stop = (): void => void watch.stop()
+      const stop = (): void => stopWatch(watch)
       signal.addEventListener('abort', stop, { once: true })
       if (signal.aborted) stop()
       take((to) => {

@@ -9,6 +9,7 @@ import { FlowStoneError } from '../../../streams/errors.ts'
 import { jetstream } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
+import { forgetConsumer } from '../../log/forget-consumer.ts'
 import { headerMap, leaderGet, type StoredMessage } from '../../log/nats.ts'
 import { storedMsOf } from '../../log/stored-ms.ts'
 import { type Position, positionIn } from '../shard/position.ts'
@@ -67,6 +68,7 @@ export async function readBucket(
   } finally {
     silence.end()
     await messages.close().catch(() => undefined)
+    forgetConsumer(consumer)
   }
   // Somebody else wrote behind the checkpoint: what was read is that, and the checkpoint.
   const now = await connection.read((nc) => leaderGet(nc, stream, query))
