@@ -3,6 +3,8 @@
  * rates, times, and the peak memory of all Node processes that took part.
  */
 import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { jetstreamManager } from '@nats-io/jetstream'
 import { type AnyAsset, connect, type Flow } from '../../src/index.ts'
 import { Connection } from '../../src/log/connection.ts'
 import { ensureTopology } from '../../streams/topology.ts'
@@ -105,6 +107,8 @@ const barriers: Work = async (url, x) => {
       await inParallel(x, OPENERS, async (i) => void (await flow.materialize(held, { partition: `${i}` })))
       while (failures.count < x) await once(failed, 'one')
       const opened = x / ((performance.now() - startedMs) / 1000)
+      // The engine has caught up with all of them when it has done this.
+      await rateOf(flow, noop, '10')
       const rate = await repeated(() => rateOf(flow, noop, '10000'))
       return { rate, opened, nodeMb: nodeMb([engine]) }
     })
@@ -145,6 +149,7 @@ const log: Work = async (url, x) => {
       await everyone([engine], namespace)
       const startMs = performance.now() - startedMs
       await everyone([worker], namespace)
+      await feedRests(url, topology.names.feed)
       const times: number[] = []
       for (let i = 0; i < SMALL_RUNS; i++) {
         const beforeMs = performance.now()
@@ -159,6 +164,19 @@ const log: Work = async (url, x) => {
     await worker.end()
     await engine.end()
   }
+}
+
+/** The log was filled at once, so the engine has all of it to copy to the feed at first. */
+async function feedRests(url: string, feed: string): Promise<void> {
+  const connection = await Connection.open({ servers: url })
+  const jsm = await jetstreamManager(connection.nc)
+  const last = async (): Promise<number> => (await jsm.streams.info(feed)).state.last_seq
+  let [before, now] = [-1, await last()]
+  while (now > before) {
+    await sleep(1000)
+    ;[before, now] = [now, await last()]
+  }
+  await connection.close()
 }
 
 /** Runs of a repeat: enough to be steady, and few enough to end. */
