@@ -30,10 +30,19 @@ const MARK = { leaf: 0, node: 1, block: 2 } as const
  * path, content type, and payload. The lengths in bytes of path and type (16 bits) stand before
  * them. Numbers are big-endian. The length of a content type that is missing is 65,535.
  */
-export function leafOf({ seq, timeMs, path, contentType, payload }: SealedFact): Buffer {
+export function leafOf(fact: SealedFact): Buffer {
+  const leaf = Buffer.alloc(HASH_BYTES)
+  writeLeaf(fact, leaf, 0)
+  return leaf
+}
+
+/** As `leafOf`, into a buffer that has many: one of its own would keep memory of others with it. */
+export function writeLeaf(fact: SealedFact, into: Buffer, at: number): void {
+  const { seq, timeMs, path, contentType, payload } = fact
   const pathBytes = Buffer.byteLength(path)
   const typeBytes = contentType === undefined ? 0 : Buffer.byteLength(contentType)
-  const bytes = Buffer.allocUnsafe(21 + pathBytes + typeBytes + payload.length)
+  const size = 21 + pathBytes + typeBytes + payload.length
+  const bytes = size <= scratch.length ? scratch.subarray(0, size) : Buffer.allocUnsafeSlow(size)
   bytes[0] = MARK.leaf
   writeNumber(bytes, seq, 1)
   writeNumber(bytes, timeMs, 9)
@@ -42,8 +51,11 @@ export function leafOf({ seq, timeMs, path, contentType, payload }: SealedFact):
   bytes.writeUInt16BE(contentType === undefined ? 0xffff : typeBytes, 19 + pathBytes)
   if (contentType !== undefined) bytes.write(contentType, 21 + pathBytes)
   bytes.set(payload, 21 + pathBytes + typeBytes)
-  return digest(bytes)
+  into.write(hash('sha256', bytes, 'binary'), at, 'binary')
 }
+
+/** Most facts are smaller. */
+const scratch = Buffer.allocUnsafeSlow(16 * 1024)
 
 /** In 64 bits, big-endian: quicker than a bigint. */
 function writeNumber(bytes: Buffer, value: number, offset: number): void {

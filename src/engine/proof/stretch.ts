@@ -1,18 +1,20 @@
 /** Facts that are to become a block, in order. Their content is hashed, and not held. */
 
 import type { SealedFact } from '../../../streams/history.ts'
-import { type BlockDetail, LEAF_BYTES, leafOf, rootOf } from '../../../streams/proof.ts'
+import { type BlockDetail, HASH_BYTES, LEAF_BYTES, rootOf, writeLeaf } from '../../../streams/proof.ts'
 
 /** A block ends with so many facts, or so many bytes of paths. */
 const BLOCK_FACTS = 2048
 const BLOCK_BYTES = 512 * 1024
+const FIRST_FACTS = 32
 /** What else of a fact stands in the detail, at the most. */
 const BESIDES_BYTES = LEAF_BYTES + 9
 
 export class Stretch {
   readonly #seqs: number[] = []
   readonly #paths: string[] = []
-  readonly #leaves: Buffer[] = []
+  /** Of all facts, one after the other. */
+  #hashes = Buffer.allocUnsafeSlow(FIRST_FACTS * HASH_BYTES)
   readonly #maxBytes: number
   #bytes = 0
 
@@ -21,9 +23,11 @@ export class Stretch {
   }
 
   add(fact: SealedFact): void {
+    const at = this.count * HASH_BYTES
+    if (at === this.#hashes.length) this.#hashes = Buffer.concat([this.#hashes], 2 * at)
+    writeLeaf(fact, this.#hashes, at)
     this.#seqs.push(fact.seq)
     this.#paths.push(fact.path)
-    this.#leaves.push(leafOf(fact))
     this.#bytes += fact.path.length + BESIDES_BYTES
   }
 
@@ -41,11 +45,15 @@ export class Stretch {
   }
 
   get root(): string {
-    return rootOf(this.#leaves).toString('hex')
+    return rootOf(this.#firstOf(HASH_BYTES)).toString('hex')
   }
 
   get detail(): BlockDetail {
-    const leaves = Buffer.concat(this.#leaves.map((leaf) => leaf.subarray(0, LEAF_BYTES)))
-    return { seqs: this.#seqs, paths: this.#paths, leaves }
+    return { seqs: this.#seqs, paths: this.#paths, leaves: Buffer.concat(this.#firstOf(LEAF_BYTES)) }
+  }
+
+  /** The first bytes of each hash. */
+  #firstOf(bytes: number): Buffer[] {
+    return this.#seqs.map((_, i) => this.#hashes.subarray(i * HASH_BYTES, i * HASH_BYTES + bytes))
   }
 }
