@@ -149,7 +149,9 @@ const log: Work = async (url, x) => {
       await everyone([engine], namespace)
       const startMs = performance.now() - startedMs
       await everyone([worker], namespace)
-      await feedRests(url, topology.names.feed)
+      const { names } = topology
+      await rests(url, names.feed)
+      await rests(url, names.kvStream(names.stateBucket(0)), MARKERS_MS)
       const times: number[] = []
       for (let i = 0; i < SMALL_RUNS; i++) {
         const beforeMs = performance.now()
@@ -166,15 +168,24 @@ const log: Work = async (url, x) => {
   }
 }
 
-/** The log was filled at once, so the engine has all of it to copy to the feed at first. */
-async function feedRests(url: string, feed: string): Promise<void> {
+/** The server removes markers of deleted documents a minute later. */
+const MARKERS_MS = 61_000
+
+/**
+ * Waits until a stream takes nothing and loses nothing. The log was filled and folded at once. So
+ * at first the engine has all of it to copy to the feed. A minute later the server has many markers
+ * to remove, of documents that came and went. `quietMs`: its last message is to be as old as that.
+ */
+async function rests(url: string, stream: string, quietMs = 0): Promise<void> {
   const connection = await Connection.open({ servers: url })
   const jsm = await jetstreamManager(connection.nc)
-  const last = async (): Promise<number> => (await jsm.streams.info(feed)).state.last_seq
-  let [before, now] = [-1, await last()]
-  while (now > before) {
+  let before = ''
+  for (;;) {
+    const { last_seq, last_ts, messages } = (await jsm.streams.info(stream)).state
+    const now = `${last_seq} ${messages}`
+    if (now === before && Date.now() - Date.parse(last_ts) > quietMs) break
+    before = now
     await sleep(1000)
-    ;[before, now] = [now, await last()]
   }
   await connection.close()
 }
