@@ -54,6 +54,7 @@ export const ERROR_CODES = [
   'closed',
   'refused',
   'storage_full',
+  'too_many_readers',
   'no_jetstream',
   'server_too_old',
   'two_domains',

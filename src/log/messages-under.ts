@@ -4,6 +4,7 @@ import { FlowStoneError } from '../../streams/errors.ts'
 import { jetstream } from '../../streams/jetstream.ts'
 import { atMost } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
+import { reading } from './crowded.ts'
 import { forgetConsumer } from './forget-consumer.ts'
 import { headerMap, leaderGet, type StoredMessage, startTime } from './nats.ts'
 import { storedMsOf } from './stored-ms.ts'
@@ -15,7 +16,7 @@ const SILENCE_MS = 1000
 /**
  * From a sequence or a time on, up to the last one that is there when it begins, or to what is left
  * of them when others are purged meanwhile. Throws FlowStoneError `reader_stopped` when the reading
- * breaks before that: what came is then not all.
+ * breaks before that: what came is then not all. And `too_many_readers` where no more may read.
  */
 export async function* messagesUnder(
   connection: Connection,
@@ -33,8 +34,8 @@ export async function* messagesUnder(
       ? { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: from }
       : { deliver_policy: DeliverPolicy.StartTime, opt_start_time: startTime(from) }
   const made = jetstream(connection.nc).consumers.get(stream, { filter_subjects: [...filters], ...start })
-  const consumer = await connection.explaining(made)
-  const messages = await consumer.consume({ max_messages: AHEAD })
+  const consumer = await reading(connection, stream, made)
+  const messages = await reading(connection, stream, consumer.consume({ max_messages: AHEAD }))
   const iterator = messages[Symbol.asyncIterator]()
   let seen = typeof from === 'number' ? from - 1 : 0
   try {

@@ -13,6 +13,7 @@ import { apiSubject } from '../../streams/jetstream.ts'
 import { every, type Timer } from '../options/timer.ts'
 import { ask, inboxOf } from './ask.ts'
 import type { Connection } from './connection.ts'
+import { crowdedError } from './crowded.ts'
 import { listen } from './listen.ts'
 
 /** Where in the reply subject what is, counted from the stream's sequence. */
@@ -97,7 +98,8 @@ export class OrderedPull {
   #lookedMs = this.#heardMs
 
   /**
-   * Makes the consumer, and asks for the first messages. Rejects when the server does not make it.
+   * Makes the consumer, and asks for the first messages. Rejects when the server does not make it:
+   * FlowStoneError `too_many_readers` where it may not.
    */
   static async open(connection: Connection, options: PullOptions): Promise<OrderedPull> {
     const { stream, from, filter } = options
@@ -120,7 +122,10 @@ export class OrderedPull {
     const body: unknown = Object(decode(reply.data, undefined))
     const error: unknown = Reflect.get(Object(body), 'error')
     if (error !== undefined)
-      throw new FlowStoneError('internal', `no consumer of ${stream}: ${Reflect.get(Object(error), 'description')}`)
+      throw (
+        crowdedError(stream, Reflect.get(Object(error), 'err_code')) ??
+        new FlowStoneError('internal', `no consumer of ${stream}: ${Reflect.get(Object(error), 'description')}`)
+      )
     return new OrderedPull(connection, name, options, Object(Reflect.get(Object(body), 'config')))
   }
 

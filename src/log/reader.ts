@@ -8,6 +8,7 @@ import type { Connection } from './connection.ts'
 import { ReceivedHeaders, receivedText } from './headers.ts'
 import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
 import { OrderedPull } from './ordered-pull.ts'
+import { reportsOf } from './reports.ts'
 
 const LOOK_MS = 5000
 /** A stream that seems to end before what was read of it is looked at again. */
@@ -124,8 +125,10 @@ export class Reader {
         if (this.#stopped) pull?.stop()
         await pull?.ended
         pauseMs = this.#next > from ? PAUSE_MS : Math.min(PAUSE_MAX_MS, pauseMs * 2)
-      } catch {
+      } catch (error) {
         // The server is away or forgot the consumer; a new one starts at #next.
+        if (error instanceof FlowStoneError && error.code === 'too_many_readers')
+          reportsOf(this.#connection.nc)?.crowded(error)
       }
       // Who waits would take an empty answer for the end of the stream.
       if (this.#connection.isClosed) this.#fail('closed', `the connection was closed while ${this.#stream} was read`)

@@ -147,6 +147,11 @@ export class Reports {
     if (this.#once(`server ${reason}`)) this.#logger.error(`nats-server at ${this.#where()} says: ${reason}`)
   }
 
+  /** Whoever reads waits until others have read: each stream once. */
+  crowded({ message }: FlowStoneError): void {
+    if (this.#once(message)) this.#logger.warn(`${message}. Until then it is tried again`)
+  }
+
   /**
    * A message that cannot be read, or whose handling threw: dropped, counted, and logged once for
    * each subscription.

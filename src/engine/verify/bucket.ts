@@ -9,6 +9,7 @@ import { FlowStoneError } from '../../../streams/errors.ts'
 import { jetstream } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
+import { reading } from '../../log/crowded.ts'
 import { forgetConsumer } from '../../log/forget-consumer.ts'
 import { headerMap, leaderGet, type StoredMessage } from '../../log/nats.ts'
 import { storedMsOf } from '../../log/stored-ms.ts'
@@ -40,12 +41,13 @@ export async function readBucket(
   const prefix = names.kvSubject(bucket, '')
   const query = { last_by_subj: `${prefix}${ENGINE_KEY}` }
   if (!(await connection.read((nc) => leaderGet(nc, stream, query)))) return undefined
-  const consumer = await jetstream(connection.nc).consumers.get(stream, {
+  const made = jetstream(connection.nc).consumers.get(stream, {
     filter_subjects: (keys.includes('>') ? keys : [...keys, ENGINE_KEY]).map((key) => `${prefix}${key}`),
     deliver_policy: DeliverPolicy.StartSequence,
     opt_start_seq: 1,
   })
-  const messages = await consumer.consume({ max_messages: AHEAD })
+  const consumer = await reading(connection, stream, made)
+  const messages = await reading(connection, stream, consumer.consume({ max_messages: AHEAD }))
   const silence = new Silence(messages)
   let last: { readonly position: Position | undefined; readonly seq: number } | undefined
   try {

@@ -38,6 +38,7 @@ export const REASONS: Readonly<Record<Exclude<ErrorCode, Apart>, ProblemReason>>
   unavailable: 'unavailable',
   closed: 'unavailable',
   storage_full: 'unavailable',
+  too_many_readers: 'unavailable',
   no_namespace: 'unavailable',
   no_engine: 'unavailable',
   unreadable: 'unavailable',
