@@ -3,6 +3,7 @@ import { groupKey } from '../../projections/run/concurrency-key.ts'
 import { isEnded } from '../../projections/run/end.ts'
 import type { BarrierState } from '../../projections/scatter/state.ts'
 import { type AssetInRun, type ConcurrencyState, type RunState, specOf, stateKey } from '../../projections/state.ts'
+import { counted } from '../../streams/amounts.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { engineAtWork } from '../engine/shard/claim.ts'
 import type { SlotsStatus } from '../limiter/limiter.ts'
@@ -186,9 +187,9 @@ function roomReason(seen: SeenWorkers, wanted: WantedWorker, asset: AssetInRun):
   const queue = `${wanted.pipeline}/${wanted.queue}`
   if (able.every(({ free }) => free === 0)) {
     const slots = able.reduce((sum, worker) => sum + worker.slots, 0)
-    return `room in a worker: it is on queue ${queue}${since}; ${able.length} worker(s) run ${slots} pieces of code at a time, and all are taken`
+    return `room in a worker: it is on queue ${queue}${since}; slots: ${slots}, of ${counted(able.length, 'worker')}, and all are taken`
   }
-  return `its turn: it is on queue ${queue}${since}, which ${able.length} worker(s) serve`
+  return `its turn: it is on queue ${queue}${since}, with ${counted(able.length, 'worker')}`
 }
 
 async function heldReasons(
@@ -199,7 +200,7 @@ async function heldReasons(
   const { bucket = '?', untilMs } = waits
   switch (waits.for) {
     case 'room':
-      return [`room in ${worker}, which runs ${slots} pieces of code at a time`]
+      return [`room in ${worker}, which runs ${counted(slots, 'piece')} of code at a time`]
     case 'alone':
       return [`${worker} to finish all else: it lost a worker before, so its last attempt runs alone`]
     case 'rate': {
@@ -221,5 +222,5 @@ function slotReason(bucket: string, { limit, count, waiting, holders }: SlotsSta
     return `${by ?? `slot ${slot}`} (for ${seconds} s)`
   })
   const more = holders.length > HOLDERS_SHOWN ? `, and ${holders.length - HOLDERS_SHOWN} more` : ''
-  return `a slot of ${bucket}: ${count} of ${limit} are taken, by ${shown.join(', ')}${more}; ${waiting} wait(s)`
+  return `a slot of ${bucket}: ${count} of ${limit} are taken, by ${shown.join(', ')}${more}; waiting: ${waiting}`
 }

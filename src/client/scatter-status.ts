@@ -3,6 +3,7 @@
 import { PACE_MS } from '../../projections/scatter/lease.ts'
 import { parseLeaseId } from '../../projections/scatter/lease-id.ts'
 import type { BarrierState } from '../../projections/scatter/state.ts'
+import { counted } from '../../streams/amounts.ts'
 import type { AssetSpec, ScatterSpec } from '../../streams/schemas.ts'
 import { type ErrorView, viewOfError } from '../../streams/thrown.ts'
 import { ableOf, missingWorker, NO_WORKERS, type SeenWorkers } from './seen-workers.ts'
@@ -232,9 +233,7 @@ function reasonsOf(
     else if ((spec?.scatter?.rateLimit || spec?.scatter?.slots) && !(isBusy && isFree(spec.scatter, seen)))
       reasons.push(...limitsOf(spec.scatter, `${idle} leased instances wait their turn`, seen.nextTurn))
     else if (isBusy)
-      reasons.push(
-        `a slot: ${idle} leased instances wait; ${serving.length} worker(s) run ${slots} pieces of code at a time`,
-      )
+      reasons.push(`a slot: ${idle} leased instances wait; slots: ${slots}, of ${counted(serving.length, 'worker')}`)
   }
   if (counts.unfed > 0 && !paused) reasons.push(`room: ${counts.unfed} instances are fed to workers as others end`)
   const suspended = barrier.suspended ?? 0

@@ -3,6 +3,7 @@
  * its code.
  */
 import { type RunState, specOf, stateKey } from '../../projections/state.ts'
+import { counted } from '../../streams/amounts.ts'
 import type { AssetSpec, PipelineSpec } from '../../streams/schemas.ts'
 import { shapeDifferences } from '../../streams/shape.ts'
 import type { Names } from '../../streams/subjects.ts'
@@ -93,7 +94,7 @@ export function missingWorker(seen: SeenWorkers, wanted: WantedWorker): string |
     return `a worker with version ${version} of pipeline ${pipeline}, which ${spec.name} was planned for; seen: ${found.join(', ') || 'none'}. Start a worker with that version, or move the run: flowstone adopt RUN`
   }
   const queues = [...new Set(workers.flatMap((worker) => worker.queues))].toSorted()
-  return `a worker: none answers that serves queue ${pipeline}/${queue}; ${workers.length} answer(s), for ${queues.join(', ')}`
+  return `a worker: none answers that serves queue ${pipeline}/${queue}; ${counted(workers.length, 'answer')}, for ${queues.join(', ')}`
 }
 
 function differenceOf(spec: AssetSpec, other: AssetSpec | undefined): string {

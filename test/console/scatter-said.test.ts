@@ -143,7 +143,7 @@ it('reasons that are known have a name, a number and a link, and others stay as 
     'its rate limit: 5 in 60000 ms, a bucket for each key; 3 leased instances wait their turn',
     'its slots: 4 at a time, bucket press; the next turn is at 2026-11-28T14:32:09.000Z; 2 leased instances wait their turn',
     'its limit: maxConcurrent of 8 is used up; 12 leased instances wait their turn',
-    'a slot: 6 leased instances wait; 2 worker(s) run 20 pieces of code at a time',
+    'a slot: 6 leased instances wait; slots: 20, of 2 workers',
     'a worker: none answers that serves queue catalog/default',
     'room: 237957 instances are fed to workers as others end',
     'a retry delay: 12 instances, the next in 4200 ms',

@@ -231,7 +231,7 @@ describe('a scatter over an item reader', () => {
 
   it.each<['drop' | 'error', RegExp | number]>([
     ['drop', 30_000],
-    ['error', /1 duplicate key\(s\): 7 \(again at 45000\)/],
+    ['error', /1 duplicate key: 7 \(again at 45000\)/],
   ])('knows duplicates (%s) also of what an earlier attempt stored', async (duplicates, expected) => {
     const { reader, reads } = numbers(60_000, 5000, (at, count) => {
       if (count === 1 && at === 45_000) throw new Error('broken')
@@ -258,7 +258,7 @@ describe('a scatter over an item reader', () => {
     const keys = asset('keys', { retry, scatter: () => twice, execute: () => 1 })
     await using stage = await openStage(server.url, pipeline('behind_duplicate', [keys]))
     const run = await stage.flow.materialize(keys)
-    expect((await rejection(run.result())).message).toMatch(/1 duplicate key\(s\): 7 \(again at 100\)/)
+    expect((await rejection(run.result())).message).toMatch(/1 duplicate key: 7 \(again at 100\)/)
     expect(keyChunksOf(await factsOf(stage.flow, run.id))).toEqual([])
   })
 

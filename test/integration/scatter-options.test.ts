@@ -188,7 +188,7 @@ describe('duplicates', () => {
     })
     await using stage = await openStage(server.url, pipeline('twice', [twice]))
     const error = await rejection((await stage.flow.materialize(twice)).result(limit()))
-    expect(error.message).toContain('2 duplicate key(s): {"a":1,"b":2} (again at 2), {"a":2} (again at 4);')
+    expect(error.message).toContain('2 duplicate keys: {"a":1,"b":2} (again at 2), {"a":2} (again at 4);')
     expect(error.message).toContain("set scatterOptions.duplicates to 'drop' or 'allow'")
     expect(calls).toBe(1)
   })

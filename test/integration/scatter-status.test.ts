@@ -40,9 +40,7 @@ describe('why a scatter does not go on', () => {
     const status = found ?? (await scatter.status(id))
     expect(status).toMatchObject({ running: 5, pending: 40, progress: 0, estimatedEnd: undefined })
     expect(status.leased + status.waiting + status.waitingForRetry).toBe(40)
-    expect(status.waitingFor).toContain(
-      `a slot: ${status.leased - 5} leased instances wait; 2 worker(s) run 5 pieces of code at a time`,
-    )
+    expect(status.waitingFor).toContain(`a slot: ${status.leased - 5} leased instances wait; slots: 5, of 2 workers`)
     expect(status.longest).toHaveLength(5)
     expect(new Set(status.longest.map(({ worker }) => worker))).toEqual(new Set([stage.worker?.id, second.id]))
     for (const { from, to, since } of status.longest) {

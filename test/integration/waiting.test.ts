@@ -68,7 +68,7 @@ describe('the status of a plain asset says that it waits for', () => {
     const run = await flow.materialize(report)
     await says(run, 'report', /^a worker: none of pipeline p answers; start one with flowstone worker FILE/)
     const small = await flow.worker(v1, { queues: ['default'] })
-    await says(run, 'report', /^a worker: none answers that serves queue p\/big; 1 answer\(s\), for default$/)
+    await says(run, 'report', /^a worker: none answers that serves queue p\/big; 1 answer, for default$/)
     await small.stop()
     const base = asset('base', { execute: () => 1 })
     const v2 = pipeline('p', [base, asset('report', { queue: 'big', dependsOn: [base], execute: () => 1 })])
@@ -107,7 +107,11 @@ describe('the status of a plain asset says that it waits for', () => {
     const first = await stage.flow.materialize(a)
     await until('the first one runs', () => code.begun() === 1)
     const second = await stage.flow.materialize(a)
-    await says(second, 'a', new RegExp(`^a slot of gpu: 1 of 1 are taken, by ${first.id}\\.a \\(for \\d+ s\\); 1 wait`))
+    await says(
+      second,
+      'a',
+      new RegExp(`^a slot of gpu: 1 of 1 are taken, by ${first.id}\\.a \\(for \\d+ s\\); waiting: 1$`),
+    )
     expect((await first.status())?.assets.a?.waitingFor).toEqual([])
     code.letGo()
     expect(await Promise.all([first.result(), second.result()])).toEqual(['done', 'done'])
@@ -122,7 +126,10 @@ describe('the status of a plain asset says that it waits for', () => {
     const waits = async (): Promise<string[]> =>
       (await Promise.all(runs.map((run) => run.status()))).flatMap((view) => view?.assets.a?.waitingFor ?? [])
     await until('the others say so', async () => (await waits()).length === 2)
-    for (const why of await waits()) expect(why).toMatch(/^room in .*worker.* pieces? of code at a time/)
+    for (const why of await waits())
+      expect(why).toMatch(
+        /^room in (a worker: .*; slots: 1, of 1 worker, and all are taken|\S+, which runs 1 piece of code at a time)$/,
+      )
     code.letGo()
     await Promise.all(runs.map((run) => run.result()))
   })

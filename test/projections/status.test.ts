@@ -64,7 +64,9 @@ describe('a scatter with a rate limit', () => {
       const at = { id: 's', barrier, spec: asset, pipeline: 'p', version: 'v1', nowMs: 0 }
       return statusOf({ ...at, seen }).waitingFor
     }
-    expect(waitingFor(true)).toContainEqual(expect.stringMatching(/^a slot: \d+ leased instances wait; 1 worker/))
+    expect(waitingFor(true)).toContainEqual(
+      expect.stringMatching(/^a slot: \d+ leased instances wait; slots: 4, of 1 worker$/),
+    )
     expect(waitingFor(false)).toContainEqual(expect.stringMatching(/^its rate limit: 10 in 1000 ms, bucket shop; /))
     expect(waitingFor(true, 1)).toContainEqual(expect.stringMatching(/^its rate limit: /))
   })

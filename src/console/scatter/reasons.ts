@@ -71,8 +71,8 @@ const KNOWN: readonly (readonly [RegExp, Maker])[] = [
     }),
   ],
   [
-    /^a slot: (\d+) leased instances wait; (\d+) worker\(s\) run (\d+) /,
-    ([, waiting, workers, slots], link) => ({
+    /^a slot: (\d+) leased instances wait; slots: (\d+), of (\d+) workers?$/,
+    ([, waiting, slots, workers], link) => ({
       kind: 'slot',
       name: [
         { text: `A slot: ${counted(number(workers), 'worker')} with ${count(number(slots))}`, href: link(['workers']) },

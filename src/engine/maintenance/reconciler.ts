@@ -11,6 +11,7 @@
 import { forgotten } from '../../../projections/gate/instance-gate.ts'
 import { isEnded } from '../../../projections/run/end.ts'
 import { type GateState, type Key, stateKey } from '../../../projections/state.ts'
+import { counted } from '../../../streams/amounts.ts'
 import { messageOf } from '../../../streams/errors.ts'
 import type { FactDraft } from '../../../streams/facts.ts'
 import { jetstreamManager } from '../../../streams/jetstream.ts'
@@ -178,7 +179,7 @@ export class Reconciler {
     await Promise.all(again)
     const tasks = lost.map((effect) => effect.task.id)
     emit('flowstone:engine.repaired', { shard, tasks })
-    logger.warn(`${tasks.length} task(s) were missing on ${names.work(shard)} and are enqueued again`, {
+    logger.warn(`enqueued again, as missing on ${names.work(shard)}: ${counted(tasks.length, 'task')}`, {
       shard,
       tasks: tasks.slice(0, 5),
     })
@@ -211,7 +212,7 @@ export class Reconciler {
     if (gates.length === 0) return
     emit('flowstone:engine.repaired', { shard: this.#context.shard, tasks: [], gates })
     this.#context.logger.warn(
-      `${gates.length} gate(s) were past their deadline without a word of their timers, which are set again`,
+      `timers are set again: ${counted(gates.length, 'gate')} past the deadline, without a word of a timer`,
       {
         partition: this.#context.shard,
         gates: gates.slice(0, 5),
@@ -227,10 +228,13 @@ export class Reconciler {
     if (gates.length === 0) return
     const { shard, logger } = this.#context
     emit('flowstone:engine.repaired', { shard, tasks: [], gates })
-    logger.warn(`${gates.length} execution(s) waited for runs that had ended, or were not there; they go on`, {
-      shard,
-      gates: gates.slice(0, 5),
-    })
+    logger.warn(
+      `continued: ${counted(gates.length, 'execution')} that waited for runs that had ended, or were not there`,
+      {
+        shard,
+        gates: gates.slice(0, 5),
+      },
+    )
   }
 
   /**

@@ -1,5 +1,6 @@
 /** Watches for keys that a scatter gave before: refused with the duplicates listed, or dropped. */
 
+import { counted } from '../../../streams/amounts.ts'
 import { TerminalError } from '../../../streams/errors.ts'
 import { hashBytes } from '../../../streams/ids.ts'
 import { canonicalKey, HashSet } from '../../../streams/keys.ts'
@@ -48,7 +49,7 @@ export class DuplicateKeys {
     if (this.#mode === 'drop' || this.#count === 0) return
     const more = this.#count > LISTED_MAX ? ` and ${this.#count - LISTED_MAX} more` : ''
     throw new TerminalError(
-      `the scatter function gave ${this.#count} duplicate key(s): ${this.#twice.join(', ')}${more}; set scatterOptions.duplicates to 'drop' or 'allow'`,
+      `the scatter function gave ${counted(this.#count, 'duplicate key')}: ${this.#twice.join(', ')}${more}; set scatterOptions.duplicates to 'drop' or 'allow'`,
     )
   }
 }
