@@ -119,7 +119,7 @@ describe('openGate', () => {
     return { opener: new GateOpener(deps, at), created }
   }
   const late = asAway(new TimeoutError('no answer'))
-  const wanted = (): AbortSignal => new AbortController().signal
+  const wanted = new AbortController()
 
   it('waits while the server is away, and opens one gate that is new', async () => {
     const { opener: gates, created } = opener([late, late, 'stored'])
@@ -148,7 +148,7 @@ describe('openGate', () => {
   it('waits no longer than its code is wanted', async () => {
     const cancelled = new Error('cancelled')
     const { opener: gates } = opener([late, late])
-    expect(await rejection(gates.open({}, () => AbortSignal.abort(cancelled)))).toBe(cancelled)
+    expect(await rejection(gates.open({}, { signal: AbortSignal.abort(cancelled) }))).toBe(cancelled)
   })
 })
 

@@ -49,7 +49,7 @@ it('a load that all have given up gets its signal aborted, and is begun anew for
   const values = new Values(connection, names, { loadShared } as unknown as Io)
   const user = asset('user', { execute: () => 1 })
   const at = { n: { shard: 0, seq: 3, input: 'n' } }
-  const waits = (left: AbortController): Promise<unknown> => values.deps(at, user, () => left.signal)
+  const waits = (left: AbortController): Promise<unknown> => values.deps(at, user, left)
   const [first, second] = [new AbortController(), new AbortController()]
   const both = [waits(first), waits(second)]
   await vi.waitFor(() => expect(loads).toHaveLength(1))
@@ -60,7 +60,7 @@ it('a load that all have given up gets its signal aborted, and is begun anew for
   await expect(both[1]).rejects.toThrow('cancelled')
   expect(loads[0]?.reason).toEqual(new Error('cancelled'))
   expect((await (await values.deps(at, user)).get()).n).toBe(7)
-  expect(await values.deps(at, user, () => AbortSignal.abort()).catch(() => 'aborted')).toBe('aborted')
+  expect(await values.deps(at, user, { signal: AbortSignal.abort() }).catch(() => 'aborted')).toBe('aborted')
   expect((await (await values.deps(at, user)).get()).n).toBe(7)
   expect(loads).toHaveLength(2)
 })
@@ -69,6 +69,6 @@ it('a value that is loaded for each execution is given up with it', async () => 
   const signals: (AbortSignal | undefined)[] = []
   const deps = new Deps([['n', { load: async (signal) => signals.push(signal) }]])
   const { signal } = new AbortController()
-  await deps.get(() => signal)
+  await deps.get({ signal })
   expect(signals).toEqual([signal])
 })

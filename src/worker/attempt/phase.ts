@@ -39,20 +39,20 @@ export async function runPhase(
   parts: AttemptParts,
 ): Promise<{ readonly value: unknown; readonly stored?: StoredValue | undefined }> {
   const { shared, held, task, asset, run, name, opener } = parts
-  return await runCode(held.abort.signal, task.timeoutMs, async (signal) => {
-    const deps = await (await shared.values.deps(task.deps, asset, signal)).get(signal)
+  return await runCode(held.abort.signal, task.timeoutMs, async (source) => {
+    const deps = await (await shared.values.deps(task.deps, asset, source)).get(source)
     const ctx = contextOf(
       shared,
       task,
       asset,
-      signal,
+      source,
       `${task.run}.${asset.name}`,
       opener,
       shared.logs.of(task, task.kind),
     )
     const value = await call(parts, ctx, deps)
     // Code that comes back late stores nothing: another attempt may have.
-    signal().throwIfAborted()
+    source.signal.throwIfAborted()
     if (value instanceof Suspension || task.kind === 'scatter') return { value }
     opener.checkValue()
     const { partition, pipeline } = task

@@ -13,6 +13,11 @@ import { type Listener, onAbort } from '../../options/abort.ts'
 import { after, type Timer } from '../../options/timer.ts'
 import { HandBack } from '../pull/disposition.ts'
 
+/** Makes a signal when it is asked for one: most code never does. */
+export interface SignalSource {
+  readonly signal: AbortSignal
+}
+
 export interface Failure {
   readonly outcome: AttemptOutcome
   readonly error: ErrorInfo
@@ -35,15 +40,19 @@ const RETRY_AFTER_MAX_MS = 365 * 86_400_000
 export function runCode<T>(
   parent: AbortSignal,
   timeoutMs: number | undefined,
-  code: (signal: () => AbortSignal) => T | Promise<T>,
+  code: (source: SignalSource) => T | Promise<T>,
 ): T | Promise<T> {
   parent.throwIfAborted()
-  if (timeoutMs === undefined)
-    return whileWanted(
-      parent,
-      code(() => parent),
-    )
-  return runTimed(parent, timeoutMs, code)
+  if (timeoutMs === undefined) return whileWanted(parent, code({ signal: parent }))
+  const timed = new Timed(parent, timeoutMs)
+  let result: T | Promise<T>
+  try {
+    result = code(timed)
+  } catch (error) {
+    timed.end()
+    throw error
+  }
+  return timed.of(result)
 }
 
 /** What was called comes to, unless `parent` is aborted before. */
@@ -51,29 +60,36 @@ export function whileWanted<T>(parent: AbortSignal, result: T | Promise<T>): T |
   return isThenable(result) ? untilEnd(parent, undefined, result) : result
 }
 
-function runTimed<T>(
-  parent: AbortSignal,
-  timeoutMs: number,
-  code: (signal: () => AbortSignal) => T | Promise<T>,
-): T | Promise<T> {
-  let limit: Limit | undefined
-  const signal = (): AbortSignal => {
-    limit ??= new Limit(parent, timeoutMs)
-    return limit.signal
+/** Code under a time limit, of which a scatter may have millions. Most of it ends at once. */
+export class Timed implements SignalSource {
+  readonly #parent: AbortSignal
+  readonly #timeoutMs: number
+  #limit: Limit | undefined
+
+  constructor(parent: AbortSignal, timeoutMs: number) {
+    this.#parent = parent
+    this.#timeoutMs = timeoutMs
   }
-  let result: T | Promise<T>
-  try {
-    result = code(signal)
-  } catch (error) {
-    limit?.end()
-    throw error
+
+  get signal(): AbortSignal {
+    this.#limit ??= new Limit(this.#parent, this.#timeoutMs)
+    return this.#limit.signal
   }
-  if (!isThenable(result)) {
-    limit?.end()
-    return result
+
+  /** What the code has returned, as far as it comes in time. */
+  of<T>(result: T | Promise<T>): T | Promise<T> {
+    if (!isThenable(result)) {
+      this.#limit?.end()
+      return result
+    }
+    this.#limit ??= new Limit(this.#parent, this.#timeoutMs)
+    return untilEnd(this.#parent, this.#limit, result)
   }
-  limit ??= new Limit(parent, timeoutMs)
-  return untilEnd(parent, limit, result)
+
+  /** The code has thrown. */
+  end(): void {
+    this.#limit?.end()
+  }
 }
 
 /** What the code comes to, or why it is not waited for any longer. */

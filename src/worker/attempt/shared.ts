@@ -20,6 +20,7 @@ import type { ChildDeps } from '../gates/children.ts'
 import { type Execution, fail, GateOpener } from '../gates/opener.ts'
 import type { Slots } from '../pull/slots.ts'
 import type { LimitWaiters } from './limits.ts'
+import type { SignalSource } from './run-code.ts'
 import type { Values } from './values.ts'
 
 export interface WorkerShared {
@@ -68,7 +69,7 @@ export function contextOf(
   shared: WorkerShared,
   task: Task,
   asset: AnyAsset,
-  signal: () => AbortSignal,
+  source: SignalSource,
   key: string,
   opener: GateOpener,
   logs: TaskLogs,
@@ -80,7 +81,7 @@ export function contextOf(
     attempt: task.attempt,
     idempotencyKey: key,
     get signal() {
-      return signal()
+      return source.signal
     },
     log: new BoundLog(logs),
     get traceparent() {
@@ -89,8 +90,8 @@ export function contextOf(
     resources: shared.resources,
     signalGate: opener.signal,
     approval: opener.approval,
-    openGate: (options) => opener.open(options, signal),
-    openApproval: (options) => opener.openApproval(options, signal),
+    openGate: (options) => opener.open(options, source),
+    openApproval: (options) => opener.openApproval(options, source),
     run: opener.run,
     fail,
     scatterKey: undefined,
@@ -138,6 +139,28 @@ export class InstanceGates {
   }
 }
 
+/** What the instances of a task have in common. */
+export class InstancesOf {
+  readonly task: Task
+  readonly name: string
+  readonly gates: InstanceGates
+  readonly logs: TaskLogs
+  readonly resources: Resources
+  readonly namespace: string
+  /** Their idempotency keys begin so. */
+  readonly prefix: string
+
+  constructor({ resources, names }: WorkerShared, task: Task, name: string, gates: InstanceGates, logs: TaskLogs) {
+    this.task = task
+    this.name = name
+    this.gates = gates
+    this.logs = logs
+    this.resources = resources
+    this.namespace = names.ns
+    this.prefix = `${task.run}.${name}.`
+  }
+}
+
 /**
  * As `contextOf`, for an instance. A class, because there is one for each instance: a literal with
  * a getter in it takes ten times as long to make.
@@ -154,64 +177,52 @@ export class InstanceContextOf implements InstanceContext<unknown> {
   readonly scatterKey: unknown
   readonly index: number
   readonly fail = fail
-  readonly #signal: () => AbortSignal
-  readonly #gates: InstanceGates
-  readonly #task: Task
-  readonly #namespace: string
+  readonly #source: SignalSource
+  readonly #of: InstancesOf
 
-  constructor(
-    { resources, names }: WorkerShared,
-    task: Task,
-    asset: AnyAsset,
-    signal: () => AbortSignal,
-    key: unknown,
-    index: number,
-    gates: InstanceGates,
-    logs: TaskLogs,
-  ) {
+  constructor(of: InstancesOf, source: SignalSource, key: unknown, index: number) {
+    const { task, name, logs, resources, prefix } = of
     this.runId = task.run
-    this.asset = asset.name
+    this.asset = name
     this.partition = task.partition
     this.attempt = task.attempt
-    this.idempotencyKey = `${task.run}.${asset.name}.${index}`
+    this.idempotencyKey = prefix + index
     this.log = new BoundLog(logs, index, key)
     this.resources = resources
     this.scatterKey = key
     this.index = index
-    this.#signal = signal
-    this.#gates = gates
-    this.#task = task
-    this.#namespace = names.ns
+    this.#source = source
+    this.#of = of
   }
 
   get traceparent(): string {
-    const { run, trace } = this.#task
-    return traceparentOf({ namespace: this.#namespace, run, trace })
+    const { namespace, task } = this.#of
+    return traceparentOf({ namespace, run: task.run, trace: task.trace })
   }
 
   get signal(): AbortSignal {
-    return this.#signal()
+    return this.#source.signal
   }
 
   get signalGate(): (options?: GateOptions) => Suspension {
-    return this.#gates.of(this.index).signal
+    return this.#of.gates.of(this.index).signal
   }
 
   get approval(): (options: ApprovalOptions) => Suspension {
-    return this.#gates.of(this.index).approval
+    return this.#of.gates.of(this.index).approval
   }
 
   get openGate(): (options?: GateOptions) => Promise<OpenedGate> {
-    const opener = this.#gates.of(this.index)
-    return (options) => opener.open(options, this.#signal)
+    const opener = this.#of.gates.of(this.index)
+    return (options) => opener.open(options, this.#source)
   }
 
   get openApproval(): (options: ApprovalOptions) => Promise<OpenedGate> {
-    const opener = this.#gates.of(this.index)
-    return (options) => opener.openApproval(options, this.#signal)
+    const opener = this.#of.gates.of(this.index)
+    return (options) => opener.openApproval(options, this.#source)
   }
 
   get run(): <V>(target: AnyAsset | string, options?: ChildOptions) => ChildRun<V> {
-    return this.#gates.of(this.index).run
+    return this.#of.gates.of(this.index).run
   }
 }

@@ -20,6 +20,7 @@ import { sealedUnder } from '../../log/history.ts'
 import { directGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import { unlessAborted } from '../../options/timer.ts'
+import type { SignalSource } from './run-code.ts'
 
 const VALUES_MAX = 32
 const KEY_CHUNKS_MAX = 16
@@ -129,9 +130,9 @@ export class Deps {
    * For one execution: it sees nothing of what another does with them. A promise only where a value
    * has to be loaded for each, until the signal is aborted.
    */
-  get(signalOf?: () => AbortSignal): Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>> {
+  get(source?: SignalSource): Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>> {
     if (this.#same) return this.#same
-    return this.#sights.some(([, sight]) => 'load' in sight) ? this.#loaded(signalOf?.()) : this.#all()
+    return this.#sights.some(([, sight]) => 'load' in sight) ? this.#loaded(source?.signal) : this.#all()
   }
 
   #all(): Readonly<Record<string, unknown>> {
@@ -184,11 +185,7 @@ export class Values {
    * with the signal's reason as soon as that is aborted. The signal is made only where a value is
    * waited for.
    */
-  async deps(
-    deps: Readonly<Record<string, ValueAt>>,
-    { definition }: AnyAsset,
-    signalOf?: () => AbortSignal,
-  ): Promise<Deps> {
+  async deps(deps: Readonly<Record<string, ValueAt>>, { definition }: AnyAsset, source?: SignalSource): Promise<Deps> {
     const entries = await Promise.all(
       Object.entries(deps).map(async ([name, at]) => {
         const { inputSchema } = definition.dependsOn.find((asset) => asset.name === name)?.definition ?? {}
@@ -201,7 +198,7 @@ export class Values {
         }
         const kept = this.#kept.get(key)
         if (kept) return [name, await kept.sight] as const
-        return [name, await this.#values.get(key, load, signalOf?.())] as const
+        return [name, await this.#values.get(key, load, source?.signal)] as const
       }),
     )
     return new Deps(entries)

@@ -40,6 +40,7 @@ import { isAway } from '../../log/unreachable.ts'
 import { unlessAborted } from '../../options/timer.ts'
 import { emit } from '../../telemetry.ts'
 import { traceFrom } from '../../tracing.ts'
+import type { SignalSource } from '../attempt/run-code.ts'
 import { type ChildDeps, checkChild, childOf } from './children.ts'
 
 const AGAIN_MS = 200
@@ -116,20 +117,20 @@ export class GateOpener {
   }
 
   /** `ctx.openGate`. */
-  readonly open = async (options: GateOptions | undefined, signal: () => AbortSignal): Promise<OpenedGate> =>
-    await this.#open(this.#parse(options), signal)
+  readonly open = async (options: GateOptions | undefined, source: SignalSource): Promise<OpenedGate> =>
+    await this.#open(this.#parse(options), source)
 
   /** `ctx.openApproval`. */
-  readonly openApproval = async (options: ApprovalOptions, signal: () => AbortSignal): Promise<OpenedGate> =>
-    await this.#open(parseApproval(options), signal)
+  readonly openApproval = async (options: ApprovalOptions, source: SignalSource): Promise<OpenedGate> =>
+    await this.#open(parseApproval(options), source)
 
-  async #open(spec: GateSpec, signal: () => AbortSignal): Promise<OpenedGate> {
+  async #open(spec: GateSpec, source: SignalSource): Promise<OpenedGate> {
     const gate = this.#nextGate()
     const before: Tried = { sinceMs: this.#shared.clock.now(), deadlines: new Set() }
-    const { token, isNew } = await this.#whileAway(signal, () => this.#store(gate, spec, before))
+    const { token, isNew } = await this.#whileAway(source, () => this.#store(gate, spec, before))
     this.#opened.add(gate)
     // Also at one that stood there: who opened it may have died before it looked.
-    await this.#whileAway(signal, () => this.#takeEarly({ gate, spec }))
+    await this.#whileAway(source, () => this.#takeEarly({ gate, spec }))
     const { baseUrl } = this.#shared.gates
     const address = {
       token,
@@ -238,15 +239,11 @@ export class GateOpener {
    */
   async takeKept(signal: AbortSignal): Promise<void> {
     const at = this.#waitsAt
-    if (at)
-      await this.#whileAway(
-        () => signal,
-        () => this.#takeEarly(at),
-      )
+    if (at) await this.#whileAway({ signal }, () => this.#takeEarly(at))
   }
 
   /** Does it again while the server is away, until the signal is aborted. */
-  async #whileAway<T>(signal: () => AbortSignal, work: () => Promise<T>): Promise<T> {
+  async #whileAway<T>(source: SignalSource, work: () => Promise<T>): Promise<T> {
     const { connection } = this.#shared
     for (;;) {
       try {
@@ -254,7 +251,7 @@ export class GateOpener {
       } catch (error) {
         if (!isAway(error) || connection.isClosed) throw error
       }
-      await unlessAborted(connection.ready(AGAIN_MS), signal())
+      await unlessAborted(connection.ready(AGAIN_MS), source.signal)
     }
   }
 

@@ -19,8 +19,8 @@ import { directGet } from '../../log/nats.ts'
 import { factOf } from '../../log/read-fact.ts'
 import { isAway } from '../../log/unreachable.ts'
 import { emit } from '../../telemetry.ts'
-import { failureOf, runCode } from '../attempt/run-code.ts'
-import { contextOf, InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
+import { failureOf, runCode, type SignalSource } from '../attempt/run-code.ts'
+import { contextOf, InstanceContextOf, InstanceGates, InstancesOf, type WorkerShared } from '../attempt/shared.ts'
 import { beginSpan } from '../attempt/traced.ts'
 import { inlineMax, Report } from '../lease/report.ts'
 import { HandBack } from '../pull/disposition.ts'
@@ -147,13 +147,13 @@ export async function runResume(
     trace: task.trace,
   }
   const gates = new InstanceGates(shared, () => at)
-  const logs = shared.logs.of(task, task.how)
+  const instances = new InstancesOf(shared, task, asset.name, gates, shared.logs.of(task, task.how))
   const report = resumeReport(shared, held, task)
   const begunMs = performance.now()
   const span = beginSpan(shared, task)
   try {
     // The time limit is for what is loaded, too.
-    const code = async (inner: () => AbortSignal): Promise<unknown> => {
+    const code = async (inner: SignalSource): Promise<unknown> => {
       const [keyChunk, deps] = await Promise.all([
         shared.values.keyChunk(held.shard, run, name, task.keyChunk),
         shared.values.deps(task.deps, asset, inner),
@@ -161,9 +161,9 @@ export async function runResume(
       const key = keyChunk.key(task.index)
       const gate = { ...task.from, run, asset: name }
       const own = await deps.get(inner)
-      const goOn = await continuationOf(shared, held.shard, task.how, gate, asset, own, inner())
-      inner().throwIfAborted()
-      return await goOn(new InstanceContextOf(shared, task, asset, inner, key, task.index, gates, logs))
+      const goOn = await continuationOf(shared, held.shard, task.how, gate, asset, own, inner.signal)
+      inner.signal.throwIfAborted()
+      return await goOn(new InstanceContextOf(instances, inner, key, task.index))
     }
     const value = await span.run(() => runCode(signal, task.timeoutMs, code))
     const ms = performance.now() - begunMs
@@ -251,17 +251,17 @@ export async function runReminder(
   const gates = new InstanceGates(shared, () => at)
   const span = beginSpan(shared, task)
   const logs = shared.logs.of(task, 'timeout')
+  const instances = new InstancesOf(shared, task, asset.name, gates, logs)
   try {
-    const { signal: own } = held.abort
-    const deps = await (await shared.values.deps(task.deps, asset, () => own)).get(() => own)
-    const code = async (signal: () => AbortSignal): Promise<void> => {
+    const deps = await (await shared.values.deps(task.deps, asset, held.abort)).get(held.abort)
+    const code = async (source: SignalSource): Promise<void> => {
       const keyChunk =
         index === undefined ? undefined : await shared.values.keyChunk(held.shard, run, name, offset ?? 0)
       const ctx: InstanceContext<unknown> =
         keyChunk && index !== undefined
-          ? new InstanceContextOf(shared, task, asset, signal, keyChunk.key(index), index, gates, logs)
+          ? new InstanceContextOf(instances, source, keyChunk.key(index), index)
           : {
-              ...contextOf(shared, task, asset, signal, `${run}.${name}`, gates.of(0), logs),
+              ...contextOf(shared, task, asset, source, `${run}.${name}`, gates.of(0), logs),
               scatterKey: undefined,
               index: 0,
             }

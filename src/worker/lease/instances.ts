@@ -4,12 +4,26 @@ import { snapshot } from '../../../streams/value.ts'
 import type { AnyAsset } from '../../define/asset-type.ts'
 import { Suspension } from '../../define/gates.ts'
 import type { Limits } from '../../define/limits.ts'
-import type { TaskLogs } from '../../logs/run-log.ts'
 import { channelOf, type InstanceEvent, type LeaseCounts } from '../../telemetry.ts'
 import { callAs, executions } from '../attempt/executions.ts'
 import { type Limited, type LimitedStart, runLimited } from '../attempt/limits.ts'
-import { type Failure, failureOf, isThenable, runCode, whileWanted } from '../attempt/run-code.ts'
-import { codeBegins, codeEnds, InstanceContextOf, InstanceGates, type WorkerShared } from '../attempt/shared.ts'
+import {
+  type Failure,
+  failureOf,
+  isThenable,
+  runCode,
+  type SignalSource,
+  Timed,
+  whileWanted,
+} from '../attempt/run-code.ts'
+import {
+  codeBegins,
+  codeEnds,
+  InstanceContextOf,
+  InstanceGates,
+  InstancesOf,
+  type WorkerShared,
+} from '../attempt/shared.ts'
 import { InstanceSpans } from '../attempt/traced.ts'
 import type { Deps, KeyChunk } from '../attempt/values.ts'
 import { comeAgain, Paused } from '../pull/disposition.ts'
@@ -42,9 +56,9 @@ export class InstanceRunner {
   readonly #keyChunk: KeyChunk
   readonly #deps: Deps
   readonly #gates: InstanceGates
-  readonly #logs: TaskLogs
+  readonly #instances: InstancesOf
   readonly #signal: AbortSignal
-  readonly #ownSignal = (): AbortSignal => this.#signal
+  readonly #own: SignalSource
   /** For what waits for a limit. */
   readonly #waiting: AbortSignal
   readonly #inlineBytes: number
@@ -71,8 +85,9 @@ export class InstanceRunner {
     this.#keyChunk = keyChunk
     this.#deps = deps
     this.#gates = gatesOf(shared, held, task, asset)
-    this.#logs = shared.logs.of(task, 'execute')
+    this.#instances = new InstancesOf(shared, task, asset.name, this.#gates, shared.logs.of(task, 'execute'))
     this.#signal = held.abort.signal
+    this.#own = held.abort
     this.#waiting = asset.definition.limits ? held.waiting : held.abort.signal
     this.#inlineBytes = inlineMax(shared.connection)
     this.#spans = InstanceSpans.of(shared, task)
@@ -107,13 +122,22 @@ export class InstanceRunner {
   #start(index: number, parent: AbortSignal): unknown {
     const key = this.#keyChunk.key(index)
     const { timeoutMs } = this.#task
-    if (timeoutMs !== undefined || parent !== this.#signal) return this.#startWithin(index, key, parent, timeoutMs)
     parent.throwIfAborted()
-    return whileWanted(parent, this.#execute(index, key, this.#ownSignal))
+    if (timeoutMs !== undefined) return this.#startTimed(index, key, new Timed(parent, timeoutMs))
+    if (parent !== this.#signal) return whileWanted(parent, this.#execute(index, key, { signal: parent }))
+    return whileWanted(parent, this.#execute(index, key, this.#own))
   }
 
-  #startWithin(index: number, key: unknown, parent: AbortSignal, timeoutMs: number | undefined): unknown {
-    return runCode(parent, timeoutMs, (signal) => this.#execute(index, key, signal))
+  /** As `runCode` does it. */
+  #startTimed(index: number, key: unknown, timed: Timed): unknown {
+    let result: unknown
+    try {
+      result = this.#execute(index, key, timed)
+    } catch (error) {
+      timed.end()
+      throw error
+    }
+    return timed.of(result)
   }
 
   #await(index: number, begunMs: number, value: Promise<unknown>): Promise<void> {
@@ -170,18 +194,9 @@ export class InstanceRunner {
     }
   }
 
-  #execute(index: number, key: unknown, signal: () => AbortSignal): unknown {
-    const ctx = new InstanceContextOf(
-      this.#shared,
-      this.#task,
-      this.#asset,
-      signal,
-      key,
-      index,
-      this.#gates,
-      this.#logs,
-    )
-    const deps = this.#deps.get(signal)
+  #execute(index: number, key: unknown, source: SignalSource): unknown {
+    const ctx = new InstanceContextOf(this.#instances, source, key, index)
+    const deps = this.#deps.get(source)
     return deps instanceof Promise ? deps.then((loaded) => this.#call(ctx, loaded)) : this.#call(ctx, deps)
   }
 
