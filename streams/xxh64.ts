@@ -35,13 +35,13 @@ export function slowXxh64(bytes: Uint8Array): bigint {
   let at = 0
   let hash = P5
   if (bytes.length >= STRIPE_BYTES) {
-    const limitedQueues = [u64(P1 + P2), P2, 0n, u64(-P1)]
+    const sums = [u64(P1 + P2), P2, 0n, u64(-P1)]
     for (; at + STRIPE_BYTES <= bytes.length; at += STRIPE_BYTES)
-      for (const [i, limitedQueue] of limitedQueues.entries())
-        limitedQueues[i] = round(limitedQueue, view.getBigUint64(at + 8 * i, true))
-    const [a = 0n, b = 0n, c = 0n, d = 0n] = limitedQueues
+      for (const [i, sum] of sums.entries())
+        sums[i] = round(sum, view.getBigUint64(at + 8 * i, true))
+    const [a = 0n, b = 0n, c = 0n, d = 0n] = sums
     hash = u64(rotate(a, 1n) + rotate(b, 7n) + rotate(c, 12n) + rotate(d, 18n))
-    for (const limitedQueue of limitedQueues) hash = u64((hash ^ round(0n, limitedQueue)) * P1 + P4)
+    for (const sum of sums) hash = u64((hash ^ round(0n, sum)) * P1 + P4)
   }
   hash = u64(hash + BigInt(bytes.length))
   for (; at + 8 <= bytes.length; at += 8)
@@ -56,8 +56,8 @@ export function slowXxh64(bytes: Uint8Array): bigint {
   return hash ^ (hash >> 32n)
 }
 
-function round(limitedQueue: bigint, input: bigint): bigint {
-  return u64(rotate(u64(limitedQueue + input * P2), 31n) * P1)
+function round(sum: bigint, input: bigint): bigint {
+  return u64(rotate(u64(sum + input * P2), 31n) * P1)
 }
 
 function rotate(value: bigint, bits: bigint): bigint {
