@@ -71,39 +71,6 @@ describe('what was to begin later', () => {
 })
 
 describe('cancelling a run', () => {
-  it('begins no more instances, also while no engine is there to end it', async () => {
-    const begun: number[] = []
-    const isFirst = Promise.withResolvers<void>()
-    const mayEnd = Promise.withResolvers<void>()
-    const many = asset('many', {
-      scatter: () => [0, 1, 2],
-      scatterOptions: { maxConcurrent: 1 },
-      execute: async ({ index }) => {
-        begun.push(index)
-        isFirst.resolve()
-        await mayEnd.promise
-        return index
-      },
-    })
-    await using stage = await openStage(server.url, pipeline('p', [many]))
-    const run = await stage.flow.materialize(many)
-    await isFirst.promise
-    const nc = await connectNats({ servers: server.url })
-    const jsm = await jetstreamManager(nc)
-    const work = `${stage.namespace}_WORK_0`
-    await until('the next instance is on the queue', async () => (await jsm.streams.info(work)).state.messages === 2)
-    await stage.engine?.stop()
-    await run.cancel()
-    const { last_ts } = (await jsm.streams.info(work)).state
-    await until('its task is so old that it is looked up', () => Date.now() - Date.parse(last_ts) > 600)
-    mayEnd.resolve()
-    await noTasks(stage.namespace)
-    await nc.close()
-    expect(begun).toEqual([0])
-    await stage.flow.engine()
-    expect(await rejection(run.result())).toMatchObject({ code: 'cancelled' })
-  })
-
   it('aborts what runs, drops what waits, keeps what is done, and ends the run as cancelled', async () => {
     const started = Promise.withResolvers<void>()
     const aborted = Promise.withResolvers<unknown>()

@@ -93,14 +93,11 @@ export class Watch {
       ])
       return end !== undefined || left || (await isSealed(this.#shared, task.run)) ? 'over' : 'wanted'
     }
-    // One that is to end begins nothing more, though there may be no engine that ends it.
-    const [hold, ...ends] = await Promise.all([
-      this.#last(shard, `scatter.${ids.run}.${ids.asset}.hold.*`),
+    const [closed, hold] = await Promise.all([
       this.#last(shard, factPath('scatter.closed', ids)),
-      this.#last(shard, factPath('scatter.ended_early', ids)),
-      this.#last(shard, factPath('run.cancel_requested', ids)),
+      this.#last(shard, `scatter.${ids.run}.${ids.asset}.hold.*`),
     ])
-    if (ends.some((end) => end !== undefined) || (await isSealed(this.#shared, task.run))) return 'over'
+    if (closed !== undefined || (await isSealed(this.#shared, task.run))) return 'over'
     return hold?.endsWith('.paused') ? 'paused' : 'wanted'
   }
 
