@@ -262,7 +262,7 @@ export class Run<V = unknown> {
 
   /**
    * Asks for the run to be cancelled. What runs is aborted, what waits is dropped, what is done
-   * stays. No error when the run has ended already.
+   * stays. No error when the run has ended already. Throws `not_found`.
    */
   async cancel(reason?: string): Promise<void> {
     await this.#mustBePossible()
@@ -270,6 +270,8 @@ export class Run<V = unknown> {
     const data = reasonOf('run.cancel', reason)
     // It has ended, and its place on the log may be free.
     if (await isSealed(this.#deps, this.id)) return
+    // A cancel before the request counts for nothing, and a second one could not be stored.
+    if (!(await this.#request())) throw await missingRun(this.#deps, this.id)
     await logOf(this.#shard).appendOnce(
       factEntry(names, this.#shard, { name: 'run.cancel_requested', ids: { run: this.id }, data }, by),
     )

@@ -3,6 +3,7 @@ import { headers } from '@nats-io/nats-core'
 import { connect as connectNats } from '@nats-io/transport-node'
 import { describe, expect, it } from 'vitest'
 import { asset, pipeline, RunFailedError } from '../../src/index.ts'
+import { runIdForKey } from '../../streams/ids.ts'
 import { namesOf } from '../../streams/subjects.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage, rejection } from '../kit/stage.ts'
@@ -71,6 +72,20 @@ describe('what was to begin later', () => {
 })
 
 describe('cancelling a run', () => {
+  it('says that there is none yet, and cancels it when it is there', async () => {
+    const waits = asset('waits', {
+      execute: ({ signal }) => new Promise((_, reject) => signal.addEventListener('abort', reject)),
+    })
+    await using stage = await openStage(server.url, pipeline('p', [waits]))
+    const { flow } = stage
+    const early = flow.run(runIdForKey('k', 1))
+    expect(await rejection(early.cancel())).toMatchObject({ code: 'not_found' })
+    const run = await flow.materialize(waits, { key: 'k' })
+    expect(run.id).toBe(early.id)
+    await early.cancel()
+    expect(await rejection(run.result())).toMatchObject({ code: 'cancelled' })
+  })
+
   it('aborts what runs, drops what waits, keeps what is done, and ends the run as cancelled', async () => {
     const started = Promise.withResolvers<void>()
     const aborted = Promise.withResolvers<unknown>()

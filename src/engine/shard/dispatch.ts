@@ -29,6 +29,7 @@ import { hasRunBefore, startEvaluated, startRun, startSensed } from '../schedule
 import { newestValues, valuesOfRun } from './catalog.ts'
 import { abandonChild, startChild, wakeParent } from './children.ts'
 import { earlierRun } from './earlier.ts'
+import type { Starting } from './starting.ts'
 import type { Store } from './store.ts'
 
 const FLUSH_MS = 1000
@@ -51,6 +52,7 @@ export interface DispatchContext {
   /** The appender of the log of another shard. */
   readonly logOf: (shard: number) => Appender
   readonly io: Io
+  readonly starting: Starting
   /** The clock of schedules and sensors, where one runs: a document of theirs has changed. */
   readonly alarm?: (key: string) => void
 }
@@ -60,15 +62,24 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
   const { names, shard } = context
   switch (effect.do) {
     case 'fact': {
-      if (effect.fact.name === 'run.requested' && (await hasRunBefore(context, effect.fact))) return
-      const entry = factEntry(names, shard, effect.fact)
-      await context.log.appendOnce(effect.stops ? stoppingTimer(names, shard, entry, effect.stops) : entry)
+      const { fact, stops } = effect
+      const entry = factEntry(names, shard, fact)
+      const append = (): Promise<unknown> =>
+        context.log.appendOnce(stops ? stoppingTimer(names, shard, entry, stops) : entry)
+      if (fact.name === 'run.requested') {
+        await context.starting.begin(fact.ids.run, async () => {
+          if (!(await hasRunBefore(context, fact))) await append()
+        })
+        return
+      }
+      if (fact.name === 'run.cancel_requested') await context.starting.begun(fact.ids.run)
+      await append()
       // Wakes the clients that wait for the run as soon as its end is on the log. A value that is
       // not in that fact is read together with it: the notification says where it should be.
-      if (effect.fact.name === 'run.finished') {
-        const { value, result } = effect.fact.data
+      if (fact.name === 'run.finished') {
+        const { value, result } = fact.data
         context.connection.tell(
-          names.notification('run', effect.fact.ids.run),
+          names.notification('run', fact.ids.run),
           encodeJson(result === undefined && value ? value : {}),
         )
       }
@@ -111,10 +122,10 @@ export async function dispatch(context: DispatchContext, effect: Effect, nowMs: 
       await request(context, effect.trigger)
       return
     case 'start_run':
-      await startRun(context, effect)
+      await context.starting.begin(effect.request.ids.run, () => startRun(context, effect))
       return
     case 'start_evaluated':
-      await startEvaluated(context, effect)
+      await context.starting.begin(effect.request.ids.run, () => startEvaluated(context, effect))
       return
     case 'start_sensed':
       await startSensed(context, effect)

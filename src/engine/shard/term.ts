@@ -32,6 +32,7 @@ import type { EngineShardOptions } from './options.ts'
 import type { Mark } from './position.ts'
 import { tellOfRun } from './run-events.ts'
 import { tellOfScatter } from './scatter-events.ts'
+import { Starting } from './starting.ts'
 import { Store, TOUCHED_SOFT } from './store.ts'
 import { Triggers } from './triggers.ts'
 
@@ -134,7 +135,20 @@ export class Term {
     // One shard has the schedules and sensors.
     const alarms = shard === 0 ? new Alarms({ connection, names, clock, store, log, io, logger }) : undefined
     const alarm = (key: string): void => alarms?.changed(key)
-    const context: DispatchContext = { connection, names, shard, shards, clock, store, log, work, logOf, io, alarm }
+    const context: DispatchContext = {
+      connection,
+      names,
+      shard,
+      shards,
+      clock,
+      store,
+      log,
+      work,
+      logOf,
+      io,
+      starting: new Starting(),
+      alarm,
+    }
     this.#context = context
     const reader = new Reader(connection, names.log(shard), from + 1)
     this.#reader = reader
