@@ -35,7 +35,7 @@ export interface Reason {
 
 type Maker = (found: RegExpMatchArray, link: Link) => Reason
 
-const number = (text: string | undefined): number => Number(text ?? 0)
+const number = (text = '0'): number => Number(text.replaceAll(',', ''))
 
 const KNOWN: readonly (readonly [RegExp, Maker])[] = [
   [
@@ -71,7 +71,7 @@ const KNOWN: readonly (readonly [RegExp, Maker])[] = [
     }),
   ],
   [
-    /^a slot: (\d+) leased instances wait; slots: (\d+), of (\d+) workers?$/,
+    /^a slot: (\d+) leased instances wait; slots: (\d+), of ([\d,]+) workers?$/,
     ([, waiting, slots, workers], link) => ({
       kind: 'slot',
       name: [

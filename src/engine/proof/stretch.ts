@@ -24,7 +24,11 @@ export class Stretch {
 
   add(fact: SealedFact): void {
     const at = this.count * HASH_BYTES
-    if (at === this.#hashes.length) this.#hashes = Buffer.concat([this.#hashes], 2 * at)
+    if (at === this.#hashes.length) {
+      const wider = Buffer.allocUnsafeSlow(2 * at)
+      wider.set(this.#hashes)
+      this.#hashes = wider
+    }
     writeLeaf(fact, this.#hashes, at)
     this.#seqs.push(fact.seq)
     this.#paths.push(fact.path)
