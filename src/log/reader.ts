@@ -127,8 +127,10 @@ export class Reader {
         pauseMs = this.#next > from ? PAUSE_MS : Math.min(PAUSE_MAX_MS, pauseMs * 2)
       } catch (error) {
         // The server is away or forgot the consumer; a new one starts at #next.
-        if (error instanceof FlowStoneError && error.code === 'too_many_readers')
-          reportsOf(this.#connection.nc)?.crowded(error)
+        if (error instanceof FlowStoneError && error.code === 'too_many_readers') {
+          reportsOf(this.#connection.nc)?.crowded(this.#stream, error)
+          pauseMs = PAUSE_MAX_MS
+        }
       }
       // Who waits would take an empty answer for the end of the stream.
       if (this.#connection.isClosed) this.#fail('closed', `the connection was closed while ${this.#stream} was read`)

@@ -14,6 +14,7 @@ const AWAY_SAID_AFTER_MS = 1000
 const AWAY_AGAIN_MS = 60_000
 const REFUSED_AGAIN_MS = 30_000
 const FULL_AGAIN_MS = 10_000
+const CROWDED_AGAIN_MS = 30_000
 /** A stream that nobody has tried to write to for so long is not spoken of any more. */
 const FULL_FORGOTTEN_MS = 30_000
 /** So many different subjects and server errors are remembered; more of them are not logged. */
@@ -34,6 +35,8 @@ export class Reports {
   readonly #said = new Set<string>()
   readonly #denied = new Map<string, Denied>()
   readonly #full = new Map<string, Full>()
+  /** When it was said last that a stream lets nobody else read it. */
+  readonly #crowded = new Map<string, number>()
   #fullSaidMs = Number.NEGATIVE_INFINITY
   #awaySince: Date | undefined
   #awayTimer: Timer | undefined
@@ -147,9 +150,12 @@ export class Reports {
     if (this.#once(`server ${reason}`)) this.#logger.error(`nats-server at ${this.#where()} says: ${reason}`)
   }
 
-  /** Whoever reads waits until others have read: each stream once. */
-  crowded({ message }: FlowStoneError): void {
-    if (this.#once(message)) this.#logger.warn(`${message}. Until then it is tried again`)
+  /** Whoever reads a stream waits until others have read. */
+  crowded(stream: string, { message }: FlowStoneError): void {
+    const nowMs = performance.now()
+    if (nowMs - (this.#crowded.get(stream) ?? Number.NEGATIVE_INFINITY) < CROWDED_AGAIN_MS) return
+    this.#crowded.set(stream, nowMs)
+    this.#logger.warn(`${message}. It is tried again until then`)
   }
 
   /**

@@ -22,6 +22,7 @@ import { leaderGet } from '../../log/nats.ts'
 import { factIfAny, sealedFactIfAny } from '../../log/read-fact.ts'
 import { Reader } from '../../log/reader.ts'
 import { runFact } from '../../log/run-fact.ts'
+import { onAbort } from '../../options/abort.ts'
 import { flat } from '../scatter/flat.ts'
 import { OutcomeCache } from './outcome-cache.ts'
 import type { GatherSource } from './source.ts'
@@ -319,9 +320,12 @@ async function buildIndex(
   if (!last) return index
   const reader = new Reader(connection, stream, startedAt?.seq ?? 1, subject)
   const end = Math.min(last.seq, closedSeq)
+  const { signal } = source
+  const off = signal && onAbort(signal, () => reader.stop())
   try {
     for (let seq = 0; seq < end; ) {
       const messages = await reader.take(1000)
+      signal?.throwIfAborted()
       for (const message of messages) {
         seq = message.seq
         if (seq > closedSeq) break
@@ -330,6 +334,7 @@ async function buildIndex(
       }
     }
   } finally {
+    off?.()
     reader.stop()
   }
   return index
