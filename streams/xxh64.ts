@@ -37,8 +37,7 @@ export function slowXxh64(bytes: Uint8Array): bigint {
   if (bytes.length >= STRIPE_BYTES) {
     const sums = [u64(P1 + P2), P2, 0n, u64(-P1)]
     for (; at + STRIPE_BYTES <= bytes.length; at += STRIPE_BYTES)
-      for (const [i, sum] of sums.entries())
-        sums[i] = round(sum, view.getBigUint64(at + 8 * i, true))
+      for (const [i, sum] of sums.entries()) sums[i] = round(sum, view.getBigUint64(at + 8 * i, true))
     const [a = 0n, b = 0n, c = 0n, d = 0n] = sums
     hash = u64(rotate(a, 1n) + rotate(b, 7n) + rotate(c, 12n) + rotate(d, 18n))
     for (const sum of sums) hash = u64((hash ^ round(0n, sum)) * P1 + P4)
