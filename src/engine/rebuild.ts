@@ -24,11 +24,10 @@ import { ensureBuckets } from './maintenance/upkeep.ts'
 import { carryOut } from './shard/carry-out.ts'
 import { Checkpointer } from './shard/checkpoint.ts'
 import { Claim } from './shard/claim.ts'
-import type { DispatchContext } from './shard/dispatch.ts'
+import { dispatchContext } from './shard/dispatch.ts'
 import { Facts, PoisonError } from './shard/facts.ts'
 import { logRefusal, type Mark, newEpoch, type Position, positionIn } from './shard/position.ts'
 import { hasBegun } from './shard/seen-before.ts'
-import { Starting } from './shard/starting.ts'
 import { Store } from './shard/store.ts'
 
 /**
@@ -243,19 +242,7 @@ class Folding {
     const shard = this.#shard
     const [log, work] = [logOf(shard), workOf(shard)]
     const store = this.#store
-    const context: DispatchContext = {
-      connection,
-      names,
-      shard,
-      shards,
-      clock,
-      store,
-      log,
-      work,
-      logOf,
-      io,
-      starting: new Starting(),
-    }
+    const context = dispatchContext({ connection, names, shard, shards, clock, store, log, work, logOf, io })
     for (const { effect, timeMs } of this.#pending.left()) {
       if (effect.do === 'plan') await this.#loadForPlan(effect.run)
       await carryOut(context, effect, timeMs, logger)

@@ -29,7 +29,7 @@ import { hasRunBefore, startEvaluated, startRun, startSensed } from '../schedule
 import { newestValues, valuesOfRun } from './catalog.ts'
 import { abandonChild, startChild, wakeParent } from './children.ts'
 import { earlierRun } from './earlier.ts'
-import type { Starting } from './starting.ts'
+import { Starting } from './starting.ts'
 import type { Store } from './store.ts'
 
 const FLUSH_MS = 1000
@@ -55,6 +55,10 @@ export interface DispatchContext {
   readonly starting: Starting
   /** The clock of schedules and sensors, where one runs: a document of theirs has changed. */
   readonly alarm?: (key: string) => void
+}
+
+export function dispatchContext(parts: Omit<DispatchContext, 'starting'>): DispatchContext {
+  return { ...parts, starting: new Starting() }
 }
 
 /** `repair`: see `taskEntry`. */

@@ -23,7 +23,7 @@ import { Alarms } from '../schedules/alarms.ts'
 import { carryOut } from './carry-out.ts'
 import { Checkpointer } from './checkpoint.ts'
 import { DecidedBefore } from './decided-before.ts'
-import type { DispatchContext } from './dispatch.ts'
+import { type DispatchContext, dispatchContext } from './dispatch.ts'
 import { Facts, PoisonError } from './facts.ts'
 import { Feed } from './feed.ts'
 import { tellOfGate } from './gate-events.ts'
@@ -32,7 +32,6 @@ import type { EngineShardOptions } from './options.ts'
 import type { Mark } from './position.ts'
 import { tellOfRun } from './run-events.ts'
 import { tellOfScatter } from './scatter-events.ts'
-import { Starting } from './starting.ts'
 import { Store, TOUCHED_SOFT } from './store.ts'
 import { Triggers } from './triggers.ts'
 
@@ -135,20 +134,7 @@ export class Term {
     // One shard has the schedules and sensors.
     const alarms = shard === 0 ? new Alarms({ connection, names, clock, store, log, io, logger }) : undefined
     const alarm = (key: string): void => alarms?.changed(key)
-    const context: DispatchContext = {
-      connection,
-      names,
-      shard,
-      shards,
-      clock,
-      store,
-      log,
-      work,
-      logOf,
-      io,
-      starting: new Starting(),
-      alarm,
-    }
+    const context = dispatchContext({ connection, names, shard, shards, clock, store, log, work, logOf, io, alarm })
     this.#context = context
     const reader = new Reader(connection, names.log(shard), from + 1)
     this.#reader = reader
