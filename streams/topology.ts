@@ -82,6 +82,8 @@ const SOURCES_LOOK_MS = 50
 const MAX_AGE_LIMIT_MS = 100 * 365 * 24 * 3_600_000
 export const SHARDS_MAX = 64
 const REPLICAS_MAX = 5
+/** Streams that are made at the same time: a server that makes many at once answers late. */
+const SIDE_BY_SIDE = 8
 /** Triggers that may wait for an engine. */
 const TRIGGERS_MAX = 1_000_000
 
@@ -167,38 +169,58 @@ async function madeTopology(nc: NatsConnection, options: TopologyOptions, fewerR
   const feedMaxAge =
     feedMaxAgeMs === undefined ? (await configOf(jsm, names.feed))?.max_age : Math.round(feedMaxAgeMs) * NANOS_PER_MS
   await ensureStream(jsm, markedBucketWish(names, names.controlBucket, replicas))
-  await ensureStream(jsm, markedBucketWish(names, names.limitsBucket, replicas))
   const shards = await agreeOnShards(nc, jsm, names, options.shards)
-
-  const common = { num_replicas: replicas, storage: StorageType.File, allow_direct: true, allow_atomic: true } as const
-  const perShard = Array.from({ length: shards }, async (_, shard) => {
-    const log: Wish = {
-      ...common,
-      name: names.log(shard),
-      subjects: [`${names.ns}.log.${shard}.>`],
-      retention: RetentionPolicy.Limits,
-      // The server refuses `new` beside schedules. No limit is set, so nothing is ever discarded.
-      discard: DiscardPolicy.Old,
-      deny_delete: true,
-      allow_msg_schedules: true,
-      allow_msg_ttl: true,
-    }
-    await ensureStream(jsm, log, { metadata: { [LOG_ID]: randomUUID() } })
-    await ensureStream(jsm, workWish(names, shard, replicas))
-    await ensureStream(jsm, bucketWish(names, names.stateBucket(shard), replicas))
-    await ensureStream(jsm, bucketWish(names, names.historyBucket(shard), replicas))
-  })
-  await Promise.all(perShard)
+  const perShard = Array.from({ length: shards }, (_, shard) => [
+    () => ensureStream(jsm, logWish(names, shard, replicas), { metadata: { [LOG_ID]: randomUUID() } }),
+    () => ensureStream(jsm, workWish(names, shard, replicas)),
+    () => ensureStream(jsm, bucketWish(names, names.stateBucket(shard), replicas)),
+    () => ensureStream(jsm, bucketWish(names, names.historyBucket(shard), replicas)),
+  ])
+  await sideBySide([
+    ...perShard.flat(),
+    () => ensureStream(jsm, markedBucketWish(names, names.limitsBucket, replicas)),
+    () => ensureStream(jsm, proofWish(names, replicas)),
+    () => ensureStream(jsm, blobsWish(names, replicas)),
+    () => ensureFeed(jsm, names, replicas, feedMaxAge),
+  ])
   // After the logs: the first one held the triggers once, and no subject may stand in two streams.
   await ensureStream(jsm, triggersWish(names, replicas))
-  await dropFeedSources(jsm, names)
-  await ensureStream(jsm, feedWish(names, replicas, feedMaxAge))
-  await ensureStream(jsm, proofWish(names, replicas))
   await ensureLogs(jsm, names, replicas, options)
-  await ensureStream(jsm, blobsWish(names, replicas))
   const topology = { names, shards, replicas }
   await markMade(nc, jsm, topology)
   return topology
+}
+
+/** Each takes the server a sync or two. Of several errors it throws that of the first piece. */
+async function sideBySide(pieces: readonly (() => Promise<void>)[]): Promise<void> {
+  const left = pieces.entries()
+  const errors: unknown[] = []
+  const some = async (): Promise<void> => {
+    for (const [i, piece] of left) {
+      await piece().catch((error: unknown) => {
+        errors[i] = error
+      })
+    }
+  }
+  await Promise.all(Array.from({ length: SIDE_BY_SIDE }, some))
+  for (const error of errors) if (error !== undefined) throw error
+}
+
+function logWish(names: Names, shard: number, replicas: number): Wish {
+  return {
+    name: names.log(shard),
+    subjects: [`${names.ns}.log.${shard}.>`],
+    num_replicas: replicas,
+    storage: StorageType.File,
+    allow_direct: true,
+    allow_atomic: true,
+    retention: RetentionPolicy.Limits,
+    // The server refuses `new` beside schedules. No limit is set, so nothing is ever discarded.
+    discard: DiscardPolicy.Old,
+    deny_delete: true,
+    allow_msg_schedules: true,
+    allow_msg_ttl: true,
+  }
 }
 
 /** As the client library makes an object store, which knows no way to change one. */
@@ -346,6 +368,11 @@ function proofWish(names: Names, replicas: number): Wish {
   }
 }
 
+async function ensureFeed(jsm: JetStreamManager, names: Names, replicas: number, maxAgeNanos?: number): Promise<void> {
+  await dropFeedSources(jsm, names)
+  await ensureStream(jsm, feedWish(names, replicas, maxAgeNanos))
+}
+
 /**
  * The server made the feed from the logs once. It first copies what is there, so that the engine
  * can go on where it stopped.
@@ -418,9 +445,17 @@ function workWish(names: Names, shard: number, replicas: number): Wish {
 export async function ensureMissing(nc: NatsConnection, topology: Topology, shard: number): Promise<string[]> {
   const { names, replicas } = topology
   const jsm = await jetstreamManager(nc)
-  const made: string[] = []
-  const wishes = [
-    markedBucketWish(names, names.controlBucket, replicas),
+  const made = new Set<string>()
+  const ensure = async (wish: Wish): Promise<void> => {
+    if (await configOf(jsm, wish.name)) return
+    const isState = wish.name === names.kvStream(names.stateBucket(shard))
+    await ensureStream(jsm, wish, isState ? await behindAllBefore(jsm, names) : {})
+    made.add(wish.name)
+  }
+  const control = markedBucketWish(names, names.controlBucket, replicas)
+  await ensure(control)
+  await keepMade(nc, jsm, topology)
+  const others = [
     markedBucketWish(names, names.limitsBucket, replicas),
     workWish(names, shard, replicas),
     bucketWish(names, names.stateBucket(shard), replicas),
@@ -429,16 +464,10 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
     feedWish(names, replicas),
     proofWish(names, replicas),
   ]
-  for (const wish of wishes) {
-    if (!(await configOf(jsm, wish.name))) {
-      const isState = wish.name === names.kvStream(names.stateBucket(shard))
-      await ensureStream(jsm, wish, isState ? await behindAllBefore(jsm, names) : {})
-      made.push(wish.name)
-    }
-    if (wish.name === names.kvStream(names.controlBucket)) await keepMade(nc, jsm, topology)
-  }
-  if (await ensureLogs(jsm, names, replicas)) made.push(names.logs)
-  return made
+  await sideBySide(others.map((wish) => () => ensure(wish)))
+  const hasMadeLogs = await ensureLogs(jsm, names, replicas)
+  const all = [control, ...others].map(({ name }) => name)
+  return [...all.filter((name) => made.has(name)), ...(hasMadeLogs ? [names.logs] : [])]
 }
 
 /**
