@@ -69,7 +69,8 @@ export function helperMain(given: {
   port: MessagePort
   data: HelperData
   net: typeof net
-  tls: typeof tls
+  /** Loads it: that takes as long as all else here, and most servers are not reached by TLS. */
+  tls: () => typeof tls
   fs: typeof fs
 }): void {
   const { port, data } = given
@@ -189,7 +190,7 @@ export function helperMain(given: {
       const [ca, cert, key] = [file('caFile'), file('certFile'), file('keyFile')]
       const options = { ...data.tls, ...(ca ? { ca } : {}), ...(cert ? { cert } : {}), ...(key ? { key } : {}) }
       const servername = given.net.isIP(host) ? '' : host
-      const over = given.tls.connect({ socket: raw, servername, ...options }, next)
+      const over = given.tls().connect({ socket: raw, servername, ...options }, next)
       over.on('error', () => raw.destroy())
       socket = over
       listen(over)

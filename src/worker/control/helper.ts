@@ -222,7 +222,7 @@ export class Helper {
 /** Bundlers may name functions by a helper of theirs, which is not there. */
 const SOURCE = `const __name = (target) => target
 const { parentPort, workerData } = require('node:worker_threads')
-;(${helperMain.toString()})({ port: parentPort, data: workerData, net: require('node:net'), tls: require('node:tls'), fs: require('node:fs') })`
+;(${helperMain.toString()})({ port: parentPort, data: workerData, net: require('node:net'), tls: () => require('node:tls'), fs: require('node:fs') })`
 
 /**
  * Ends the main thread's connection at once. Its requests for tasks would still be there while the
