@@ -31,7 +31,8 @@ interface Page {
 }
 
 const LIST_PAGE = 25
-const PAGE_LETTERS = 300
+/** Few and long pages: to crawl them politely takes some seconds. */
+const PAGE_LETTERS = 2500
 
 export async function startSite(folder: string): Promise<Site> {
   const pages = pagesOf(folder)
@@ -110,7 +111,7 @@ function pagesOf(folder: string): Map<string, Page> {
   ].filter(({ name }) => name.endsWith('.md'))
   for (const { name, path } of documents) {
     const document = `/${slug(name.slice(0, -3))}/`
-    for (const section of readFileSync(path, 'utf8').split(/^(?=#{1,3} )/m)) {
+    for (const section of readFileSync(path, 'utf8').split(/^(?=#{1,2} )/m)) {
       const [heading = '', ...lines] = section.split('\n')
       const title = heading.replace(/^#+ /, '')
       if (title === '') continue
