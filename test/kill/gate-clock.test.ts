@@ -2,7 +2,7 @@
  * Clocks of hosts that are an hour off, each in another direction: gates go by that of the server,
  * which is this host's true one.
  */
-import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import type { HistoryEntry, Run } from '../../src/index.ts'
 import { gateOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
@@ -14,8 +14,11 @@ import { type Rig, startRig } from './rig.ts'
 const HOUR_MS = 3_600_000
 const NEAR_MS = 2000
 
+afterEach(() => {
+  vi.unstubAllEnvs()
+})
 beforeEach(() => {
-  process.env.FLOWSTONE_GATE_SECRETS = `k1:${'s'.repeat(32)}`
+  vi.stubEnv('FLOWSTONE_GATE_SECRETS', `k1:${'s'.repeat(32)}`)
 })
 
 const trueNow = (): number => performance.timeOrigin + performance.now()

@@ -3,7 +3,7 @@
  * other that is killed and started again just then.
  */
 import { rmSync, writeFileSync } from 'node:fs'
-import { beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { GateView, Run } from '../../src/index.ts'
 import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
@@ -12,8 +12,11 @@ import { within } from '../kit/within.ts'
 import { gatedKills, STEPS, stepped, steppedMany } from './programs/gated.ts'
 import { type Child, type Rig, startRig } from './rig.ts'
 
+afterEach(() => {
+  vi.unstubAllEnvs()
+})
 beforeEach(() => {
-  process.env.FLOWSTONE_GATE_SECRETS = `k1:${'s'.repeat(32)}`
+  vi.stubEnv('FLOWSTONE_GATE_SECRETS', `k1:${'s'.repeat(32)}`)
 })
 
 /** A run of a plain asset for each step, and one of a scatter that has an instance for each. */

@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import type { GateView, Run } from '../../src/index.ts'
 import { keyOn } from '../gates/kit.ts'
 import { rejection } from '../kit/stage.ts'
@@ -8,8 +8,11 @@ import { type Child, type Rig, startRig } from './rig.ts'
 
 const env = { KILL_GATES: '1' }
 
+afterEach(() => {
+  vi.unstubAllEnvs()
+})
 beforeEach(() => {
-  process.env.FLOWSTONE_GATE_SECRETS = `k1:${'s'.repeat(32)}`
+  vi.stubEnv('FLOWSTONE_GATE_SECRETS', `k1:${'s'.repeat(32)}`)
 })
 
 async function worker(rig: Rig, more: Record<string, string> = {}): Promise<Child> {

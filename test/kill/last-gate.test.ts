@@ -2,7 +2,7 @@
  * The moment in which the outside job knows its token, and nothing says yet that anybody waits for
  * it.
  */
-import { beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { gatesOf } from '../gates/kit.ts'
 import { collect } from '../kit/collect.ts'
 import { rejection } from '../kit/stage.ts'
@@ -13,8 +13,11 @@ import { startRig } from './rig.ts'
 
 const env = { KILL_GATES: '1' }
 
+afterEach(() => {
+  vi.unstubAllEnvs()
+})
 beforeEach(() => {
-  process.env.FLOWSTONE_GATE_SECRETS = `k1:${'s'.repeat(32)}`
+  vi.stubEnv('FLOWSTONE_GATE_SECRETS', `k1:${'s'.repeat(32)}`)
 })
 
 describe.each([

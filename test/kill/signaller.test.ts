@@ -3,7 +3,7 @@
  * asks again gets to know.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { type Run, SignalRejectedError } from '../../src/index.ts'
 import { gatesOf } from '../gates/kit.ts'
 import { ANSWERED, answerBy, answered, gatedKills } from './programs/gated.ts'
@@ -12,8 +12,11 @@ import { type Rig, startRig } from './rig.ts'
 const SHARE = 24
 const TROUBLES = 3
 
+afterEach(() => {
+  vi.unstubAllEnvs()
+})
 beforeEach(() => {
-  process.env.FLOWSTONE_GATE_SECRETS = `k1:${'s'.repeat(32)}`
+  vi.stubEnv('FLOWSTONE_GATE_SECRETS', `k1:${'s'.repeat(32)}`)
 })
 
 /** Gates with a request, and gates with a reply. */
