@@ -62,8 +62,8 @@ export interface PullOptions {
   readonly stream: string
   /** Sequence of the first message. */
   readonly from: number
-  /** Only messages of this subject. */
-  readonly filter?: string | undefined
+  /** Only messages under these subjects, of which none covers another one. */
+  readonly filters?: readonly string[] | undefined
   readonly onMessage: (message: Msg, seq: number, timeMs: number) => void
   /** Whether there is room for another request's messages: 500, and some 1 MB. */
   readonly hasRoom: () => boolean
@@ -102,7 +102,8 @@ export class OrderedPull {
    * FlowStoneError `too_many_readers` where it may not.
    */
   static async open(connection: Connection, options: PullOptions): Promise<OrderedPull> {
-    const { stream, from, filter } = options
+    const { stream, from, filters = [] } = options
+    const [filter] = filters.length === 1 ? filters : []
     const { nc } = connection
     const name = inboxOf(nc).split('.').at(-1) ?? ''
     const config = {
@@ -115,10 +116,16 @@ export class OrderedPull {
       mem_storage: true,
       inactive_threshold: FORGET_MS * NANOS_PER_MS,
       ...(filter === undefined ? {} : { filter_subject: filter }),
+      ...(filters.length > 1 ? { filter_subjects: filters } : {}),
     }
     const rest = filter === undefined ? '' : `.${filter}`
     const subject = apiSubject(nc, `CONSUMER.CREATE.${stream}.${name}${rest}`)
-    const reply = await ask(nc, subject, encodeJson({ stream_name: stream, config }), { timeoutMs: ANSWER_MS })
+    const request = encodeJson({ stream_name: stream, config })
+    const reply = await ask(nc, subject, request, { timeoutMs: ANSWER_MS }).catch((error: unknown) => {
+      // The server may have made it, or may still make it.
+      forget(connection, stream, name)
+      throw error
+    })
     const body: unknown = Object(decode(reply.data, undefined))
     const error: unknown = Reflect.get(Object(body), 'error')
     if (error !== undefined)
@@ -187,10 +194,7 @@ export class OrderedPull {
     } catch {
       // The connection is closed.
     }
-    // The server would keep it for a minute. It has a bound for the consumers of a stream, and many
-    // readers may come and go in that time.
-    const { nc } = this.#connection
-    this.#connection.tell(apiSubject(nc, `CONSUMER.DELETE.${this.#options.stream}.${this.#consumer}`), '')
+    forget(this.#connection, this.#options.stream, this.#consumer)
     this.#end()
   }
 
@@ -278,4 +282,12 @@ export class OrderedPull {
     this.#open.clear()
     this.more()
   }
+}
+
+/**
+ * The server would keep it for a minute. It has a bound for the consumers of a stream, and many
+ * readers may come and go in that time.
+ */
+function forget(connection: Connection, stream: string, consumer: string): void {
+  connection.tell(apiSubject(connection.nc, `CONSUMER.DELETE.${stream}.${consumer}`), '')
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { type ConsumerMessages, jetstream, jetstreamManager } from '@nats-io/jetstream'
+import { jetstreamManager } from '@nats-io/jetstream'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { stateKey } from '../../projections/state.ts'
 import { Checkpointer } from '../../src/engine/shard/checkpoint.ts'
@@ -19,6 +19,7 @@ import { useServer } from '../kit/fixture.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
+import { busy } from '../kit/within.ts'
 
 const server = useServer()
 let connection: Connection
@@ -234,23 +235,31 @@ describe('messages under some subjects', () => {
     expect(found).toEqual(Array.from({ length: 690 }, (_, i) => 11 + i))
   })
 
-  it('are an error when the reading ends before the last one', async () => {
+  it('are an error when the connection is closed before the last one', async () => {
     const { stream } = await filled(700)
-    const consumer: unknown = await jetstream(connection.nc).consumers.get(stream, { filter_subjects: ['>'] })
-    // As the library does when it gives up.
-    const consume = vi.spyOn(Object.getPrototypeOf(consumer), 'consume')
+    const own = await Connection.open({ servers: server.url })
     const found: number[] = []
     const read = async (): Promise<void> => {
-      for await (const { seq } of messagesUnder(connection, stream, [`${stream}.>`])) {
+      for await (const { seq } of messagesUnder(own, stream, [`${stream}.>`])) {
         found.push(seq)
-        const messages = (await consume.mock.results[0]?.value) as ConsumerMessages
-        if (seq === 1) messages.stop()
+        if (seq === 1) await own.close()
       }
     }
-    const error = await rejection(read())
-    consume.mockRestore()
-    expect(error).toMatchObject({ code: 'reader_stopped', message: expect.stringContaining('before message 700') })
+    expect(await rejection(read())).toMatchObject({ code: 'closed', message: expect.stringContaining(stream) })
     expect(found.length).toBeLessThan(700)
+  })
+
+  it('come whole and soon when the consumer of their reading is deleted in the middle', async () => {
+    const { stream } = await filled(3000)
+    const jsm = await jetstreamManager(connection.nc)
+    const startedMs = performance.now()
+    const found: number[] = []
+    for await (const { seq } of messagesUnder(connection, stream, [`${stream}.*`], 11)) {
+      found.push(seq)
+      if (seq === 11) for await (const { name } of jsm.consumers.list(stream)) await jsm.consumers.delete(stream, name)
+    }
+    expect(found).toEqual(Array.from({ length: 2990 }, (_, i) => 11 + i))
+    expect(performance.now() - startedMs).toBeLessThan(10_000 * busy())
   })
 })
 

@@ -39,17 +39,17 @@ async function pulling(
   stream: string,
   {
     from = 1,
-    filter,
+    filters,
     room = Number.POSITIVE_INFINITY,
     by = connection,
-  }: { from?: number; filter?: string; room?: number; by?: Connection } = {},
+  }: { from?: number; filters?: readonly string[]; room?: number; by?: Connection } = {},
 ): Promise<{ pull: OrderedPull; got: Got[]; give: (room: number) => void }> {
   const got: Got[] = []
   let most = room
   const pull = await OrderedPull.open(by, {
     stream,
     from,
-    filter,
+    filters,
     hasRoom: () => got.length < most,
     onMessage: ({ data }, seq, timeMs) => void got.push({ seq, timeMs, size: data.length }),
   })
@@ -82,7 +82,7 @@ it('all messages come in order, over many requests to one consumer', async () =>
 
 it('messages come from a sequence on, and of one subject', async () => {
   const stream = await streamOf([1, 2, 3, 4])
-  const [some, last] = [await pulling(stream, { from: 3 }), await pulling(stream, { filter: `${stream}.last` })]
+  const [some, last] = [await pulling(stream, { from: 3 }), await pulling(stream, { filters: [`${stream}.last`] })]
   await until('they have come', () => some.got.length === 2 && last.got.length === 1)
   expect(some.got.map(({ size }) => size)).toEqual([3, 4])
   expect(last.got.map(({ size }) => size)).toEqual([4])
