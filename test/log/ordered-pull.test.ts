@@ -187,6 +187,25 @@ it('it ends when the server says nothing to a request', async () => {
   }
 })
 
+it('a consumer whose answer got lost is not left behind', async () => {
+  const stream = await streamOf([1])
+  const { nc } = connection
+  const publish = nc.publish.bind(nc)
+  let asked = 0
+  const spy = vi.spyOn(nc, 'publish').mockImplementation((subject, payload, options) => {
+    const isIt = subject.includes(`CONSUMER.CREATE.${stream}`)
+    if (isIt) asked += 1
+    publish(subject, payload, isIt ? { ...options, reply: 'nobody.listens' } : options)
+  })
+  try {
+    await expect(pulling(stream)).rejects.toThrow(/timeout/i)
+    expect(asked).toBe(1)
+    await until('it is gone', async () => (await consumersOf(stream)) === 0)
+  } finally {
+    spy.mockRestore()
+  }
+})
+
 it('there is none of a stream that is not there', async () => {
   await expect(pulling('NOT_THERE')).rejects.toThrow('no consumer of NOT_THERE: stream not found')
 })
