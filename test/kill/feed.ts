@@ -1,24 +1,22 @@
 /** The feed against the log. */
-import { jetstreamManager, type StoredMsg } from '@nats-io/jetstream'
+import { type JsMsg, jetstream } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/transport-node'
 import { expect } from 'vitest'
 import { feedPath } from '../../streams/feed.ts'
 import type { Names } from '../../streams/subjects.ts'
 
-/** All messages of a stream, in order. */
-async function messagesOf(nc: NatsConnection, stream: string): Promise<StoredMsg[]> {
-  const jsm = await jetstreamManager(nc)
-  const { last_seq } = (await jsm.streams.info(stream)).state
-  const found: StoredMsg[] = []
-  for (let seq = 1; seq <= last_seq; seq = (found.at(-1)?.seq ?? last_seq) + 1) {
-    const before = found.length
-    try {
-      for await (const message of await jsm.direct.getBatch(stream, { seq, batch: 1000 })) found.push(message)
-    } catch (error) {
-      if (!String(error).includes('message not found')) throw error
+/** All messages of a stream, in order, as its leader has them. */
+export async function allOf(nc: NatsConnection, stream: string): Promise<JsMsg[]> {
+  const consumer = await jetstream(nc).consumers.get(stream)
+  const { num_pending } = await consumer.info()
+  const found: JsMsg[] = []
+  if (num_pending > 0) {
+    for await (const message of await consumer.consume({ max_messages: 1000 })) {
+      found.push(message)
+      if (message.info.pending === 0) break
     }
-    if (found.length === before) break
   }
+  await consumer.delete()
   return found
 }
 
@@ -33,12 +31,12 @@ export async function compareFeed(
   names: Names,
   shards: number,
 ): Promise<{ readonly shown: number; readonly missing: number }> {
-  const feed = (await messagesOf(nc, names.feed))
+  const feed = (await allOf(nc, names.feed))
     .filter(({ subject }) => subject.startsWith(names.feedFact('')))
     .map(({ subject, data }) => bodyOf(subject, data))
   let missing = 0
   for (let shard = 0; shard < shards; shard++) {
-    const due = (await messagesOf(nc, names.log(shard))).flatMap(({ subject, data }) => {
+    const due = (await allOf(nc, names.log(shard))).flatMap(({ subject, data }) => {
       const path = feedPath(names.factPath(subject) ?? '')
       return path === undefined ? [] : [bodyOf(names.feedFact(path), data)]
     })

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type AssetContext, asset, pipeline, type Suspension } from '../../../src/index.ts'
 import { note, quick, total } from './pipelines.ts'
 
-export const GATED_INSTANCES = 300
+export const GATED_INSTANCES = 200
 
 // The channel reports a gate once it is on the log, and before `openGate` returns.
 if (process.env.KILL_IN_OPEN_GATE)
