@@ -72,3 +72,36 @@ it('a stream may have more consumers than the server allows by itself, and as ma
     expect(await allowed()).toEqual([100_000, 500, 100_000])
   })
 })
+
+it('who may not read a stream now hears why, and waits where others will have read soon', async () => {
+  const many = asset('many', {
+    scatter: () => [1, 2, 3],
+    execute: ({ index }) => index,
+    gather: async (results) => (await collect(results)).length,
+  })
+  await using stage = await openStage(server.url, pipeline('p', [many]))
+  const { flow, namespace, lines } = stage
+  await withManager(async (jsm) => {
+    const log = `${namespace}_LOG_0`
+    const before = await flow.materialize(many, { partition: 'before' })
+    expect(await before.result()).toBe(3)
+    const { config } = await jsm.streams.info(log)
+    const allow = async (max_consumers: number): Promise<void> => {
+      const wished = { ...config, max_consumers }
+      await jsm.streams.update(log, wished)
+    }
+    await until('nobody else reads', async () => (await jsm.streams.info(log)).state.consumer_count === 1)
+    await allow(1)
+    const text = `stream ${log} has as many consumers as it may have`
+    await expect(collect(flow.history(before.id))).rejects.toMatchObject({
+      code: 'too_many_readers',
+      message: expect.stringContaining(text),
+    })
+    const run = await flow.materialize(many, { partition: 'after' })
+    await until('its gather says why it waits', () => lines.some((line) => line.includes(text)))
+    // What is shown may be a checkpoint behind.
+    await until('it runs', async () => (await run.view())?.status === 'running')
+    await allow(100)
+    expect(await run.result()).toBe(3)
+  })
+})
