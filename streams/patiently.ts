@@ -21,7 +21,8 @@ export async function patiently<T>(ask: () => Promise<T>): Promise<T> {
   }
 }
 
-function hasNoAnswer(error: unknown): boolean {
+/** Whether nobody could answer, and may in a while. */
+export function hasNoAnswer(error: unknown): boolean {
   for (let at = error, depth = 0; at instanceof Error && depth < 8; at = at.cause, depth++)
     if (at instanceof errors.TimeoutError || (at instanceof JetStreamApiError && NO_LEADER.has(at.code))) return true
   return false

@@ -20,7 +20,7 @@ import { configOf, ensureStream, topologyError, type Wish } from './ensure-strea
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
 import { agreeOnShards, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
-import { patiently } from './patiently.ts'
+import { hasNoAnswer, patiently } from './patiently.ts'
 import { shown } from './shown.ts'
 import { type Names, namesOf } from './subjects.ts'
 import { compareVersions, MIN_SERVER_VERSION } from './version.ts'
@@ -191,19 +191,21 @@ async function madeTopology(nc: NatsConnection, options: TopologyOptions, fewerR
   return topology
 }
 
-/** Each takes the server a sync or two. Of several errors it throws that of the first piece. */
+/**
+ * Each takes the server a sync or two. After an error no more are begun. Of several errors it
+ * throws one that would come again, if there is one.
+ */
 async function sideBySide(pieces: readonly (() => Promise<void>)[]): Promise<void> {
-  const left = pieces.entries()
+  const left = pieces.values()
   const errors: unknown[] = []
   const some = async (): Promise<void> => {
-    for (const [i, piece] of left) {
-      await piece().catch((error: unknown) => {
-        errors[i] = error
-      })
+    for (const piece of left) {
+      if (errors.length > 0) return
+      await piece().catch((error: unknown) => void errors.push(error))
     }
   }
   await Promise.all(Array.from({ length: SIDE_BY_SIDE }, some))
-  for (const error of errors) if (error !== undefined) throw error
+  if (errors.length > 0) throw errors.find((error) => !hasNoAnswer(error)) ?? errors[0]
 }
 
 function logWish(names: Names, shard: number, replicas: number): Wish {
@@ -445,17 +447,9 @@ function workWish(names: Names, shard: number, replicas: number): Wish {
 export async function ensureMissing(nc: NatsConnection, topology: Topology, shard: number): Promise<string[]> {
   const { names, replicas } = topology
   const jsm = await jetstreamManager(nc)
-  const made = new Set<string>()
-  const ensure = async (wish: Wish): Promise<void> => {
-    if (await configOf(jsm, wish.name)) return
-    const isState = wish.name === names.kvStream(names.stateBucket(shard))
-    await ensureStream(jsm, wish, isState ? await behindAllBefore(jsm, names) : {})
-    made.add(wish.name)
-  }
-  const control = markedBucketWish(names, names.controlBucket, replicas)
-  await ensure(control)
-  await keepMade(nc, jsm, topology)
-  const others = [
+  const made: string[] = []
+  const wishes = [
+    markedBucketWish(names, names.controlBucket, replicas),
     markedBucketWish(names, names.limitsBucket, replicas),
     workWish(names, shard, replicas),
     bucketWish(names, names.stateBucket(shard), replicas),
@@ -464,10 +458,16 @@ export async function ensureMissing(nc: NatsConnection, topology: Topology, shar
     feedWish(names, replicas),
     proofWish(names, replicas),
   ]
-  await sideBySide(others.map((wish) => () => ensure(wish)))
-  const hasMadeLogs = await ensureLogs(jsm, names, replicas)
-  const all = [control, ...others].map(({ name }) => name)
-  return [...all.filter((name) => made.has(name)), ...(hasMadeLogs ? [names.logs] : [])]
+  for (const wish of wishes) {
+    if (!(await configOf(jsm, wish.name))) {
+      const isState = wish.name === names.kvStream(names.stateBucket(shard))
+      await ensureStream(jsm, wish, isState ? await behindAllBefore(jsm, names) : {})
+      made.push(wish.name)
+    }
+    if (wish.name === names.kvStream(names.controlBucket)) await keepMade(nc, jsm, topology)
+  }
+  if (await ensureLogs(jsm, names, replicas)) made.push(names.logs)
+  return made
 }
 
 /**

@@ -415,17 +415,10 @@ function idIn(config: unknown): string | undefined {
  * empty, because a schedule leaves the stream when it fires or is removed. So code that waits for a
  * position uses this, and never waits for one exact message.
  */
-export async function anyBetween(
-  nc: NatsConnection,
-  stream: string,
-  from: number,
-  to: number,
-  filters: readonly string[] = ['>'],
-): Promise<boolean> {
+export async function anyBetween(nc: NatsConnection, stream: string, from: number, to: number): Promise<boolean> {
   if (from > to) return false
-  const seq = Math.max(1, from)
-  const next = filters.map((next_by_subj) => leaderGet(nc, stream, { seq, next_by_subj }))
-  return (await Promise.all(next)).some((message) => message !== undefined && message.seq <= to)
+  const next = await leaderGet(nc, stream, { seq: from, next_by_subj: '>' })
+  return next !== undefined && next.seq <= to
 }
 
 /**
@@ -467,6 +460,6 @@ export function isGone(error: unknown): boolean {
   return error instanceof FlowStoneError && error.code === 'no_stream'
 }
 
-function noStream(stream: string): FlowStoneError {
+export function noStream(stream: string): FlowStoneError {
   return new FlowStoneError('no_stream', `there is no stream ${stream}`)
 }

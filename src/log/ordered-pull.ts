@@ -6,15 +6,16 @@
  * The client library has such a consumer, too. It has at most 100 messages on their way, and hands
  * each on through an iterator. See docs/decisions/own-protocol.md for what that costs.
  */
-import type { Msg, Subscription } from '@nats-io/nats-core'
+import { errors, type Msg, type Subscription } from '@nats-io/nats-core'
 import { decode, encodeJson } from '../../streams/codec.ts'
-import { FlowStoneError } from '../../streams/errors.ts'
+import type { FlowStoneError } from '../../streams/errors.ts'
 import { apiSubject } from '../../streams/jetstream.ts'
 import { every, type Timer } from '../options/timer.ts'
 import { ask, inboxOf } from './ask.ts'
 import type { Connection } from './connection.ts'
 import { crowdedError } from './crowded.ts'
 import { listen } from './listen.ts'
+import { ApiError, ERR, noStream } from './nats.ts'
 
 /** Where in the reply subject what is, counted from the stream's sequence. */
 const CONSUMER_SEQ = 1
@@ -99,7 +100,7 @@ export class OrderedPull {
 
   /**
    * Makes the consumer, and asks for the first messages. Rejects when the server does not make it:
-   * FlowStoneError `too_many_readers` where it may not.
+   * FlowStoneError `too_many_readers` where it may not, `no_stream`, or `jetstream`.
    */
   static async open(connection: Connection, options: PullOptions): Promise<OrderedPull> {
     const { stream, from, filters = [] } = options
@@ -122,17 +123,13 @@ export class OrderedPull {
     const subject = apiSubject(nc, `CONSUMER.CREATE.${stream}.${name}${rest}`)
     const request = encodeJson({ stream_name: stream, config })
     const reply = await ask(nc, subject, request, { timeoutMs: ANSWER_MS }).catch((error: unknown) => {
-      // The server may have made it, or may still make it.
-      forget(connection, stream, name)
+      // The server may have made it, or be about to.
+      if (error instanceof errors.TimeoutError) forget(connection, stream, name)
       throw error
     })
     const body: unknown = Object(decode(reply.data, undefined))
     const error: unknown = Reflect.get(Object(body), 'error')
-    if (error !== undefined)
-      throw (
-        crowdedError(stream, Reflect.get(Object(error), 'err_code')) ??
-        new FlowStoneError('internal', `no consumer of ${stream}: ${Reflect.get(Object(error), 'description')}`)
-      )
+    if (error !== undefined) throw refusal(stream, Object(error))
     return new OrderedPull(connection, name, options, Object(Reflect.get(Object(body), 'config')))
   }
 
@@ -159,6 +156,15 @@ export class OrderedPull {
     void this.#subscription.closed.then(() => this.stop())
     this.#looking = every(LOOK_MS, () => this.#look(), { unref: true })
     this.more()
+  }
+
+  get hasEnded(): boolean {
+    return this.#hasEnded
+  }
+
+  /** When anything came from the server, also a heartbeat (ms, as `performance.now()`). */
+  get heardMs(): number {
+    return this.#heardMs
   }
 
   /** Asks for more, if there is room and little is on its way. */
@@ -282,6 +288,13 @@ export class OrderedPull {
     this.#open.clear()
     this.more()
   }
+}
+
+function refusal(stream: string, error: object): FlowStoneError {
+  const errCode: unknown = Reflect.get(error, 'err_code')
+  if (errCode === ERR.noStream) return noStream(stream)
+  const description = String(Reflect.get(error, 'description'))
+  return crowdedError(stream, errCode) ?? new ApiError(stream, Number(Reflect.get(error, 'code') ?? 0), description)
 }
 
 /**

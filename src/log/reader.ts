@@ -25,17 +25,6 @@ const PAUSE_MAX_MS = 1000
 /** So many messages are held here, or bytes of them, and it asks for no more. */
 const HELD_MAX = 500
 const HELD_BYTES = 512 * 1024
-const REFUSALS: ReadonlySet<string> = new Set(['too_many_readers', 'denied'])
-
-export interface ReaderOptions {
-  /** Only messages under these subjects, of which none covers another one. Default: all. */
-  readonly filters?: readonly string[]
-  /**
-   * `take` throws FlowStoneError `too_many_readers` or `denied` where the server lets nobody read.
-   * Otherwise the reader says so, and asks again. Default: false.
-   */
-  readonly failsWhenRefused?: boolean
-}
 
 export class Reader {
   readonly #connection: Connection
@@ -51,12 +40,15 @@ export class Reader {
   #isShort = false
   #created: string | undefined
   #failure: FlowStoneError | undefined
-  readonly #options: ReaderOptions
+  readonly #filter: string | undefined
   readonly #offReconnect: () => void
 
-  /** Starts with the message at `from`, or the first one after it. */
-  constructor(connection: Connection, stream: string, from: number, options: ReaderOptions = {}) {
-    this.#options = options
+  /**
+   * Starts with the message at `from`, or the first one after it. `filter`: only messages of this
+   * subject.
+   */
+  constructor(connection: Connection, stream: string, from: number, filter?: string) {
+    this.#filter = filter
     // A server that was started again has forgotten the consumer, and its silence would be noticed
     // only when heartbeats are missed.
     this.#offReconnect = connection.onReconnect(() => this.#pull?.stop())
@@ -102,8 +94,7 @@ export class Reader {
     const from = this.#next
     if (from > seq) return true
     try {
-      const isAnyLeft = await anyBetween(this.#connection.nc, this.#stream, from, seq, this.#options.filters)
-      return !isAnyLeft && this.#next === from
+      return !(await anyBetween(this.#connection.nc, this.#stream, from, seq)) && this.#next === from
     } catch {
       // Asked again soon.
       return false
@@ -126,8 +117,7 @@ export class Reader {
     for (let pauseMs = PAUSE_MS; !this.#stopped; ) {
       const from = this.#next
       try {
-        const { failsWhenRefused = false } = this.#options
-        const opening = failsWhenRefused ? this.#connection.explaining(this.#open()) : this.#open()
+        const opening = this.#open()
         const pull = await this.#connection.untilDisconnect(() => opening)
         // It may still come, from the next server; by then another one is there.
         if (!pull) opening.then((late) => late.stop()).catch(() => undefined)
@@ -137,15 +127,13 @@ export class Reader {
         pauseMs = this.#next > from ? PAUSE_MS : Math.min(PAUSE_MAX_MS, pauseMs * 2)
       } catch (error) {
         // The server is away or forgot the consumer; a new one starts at #next.
-        if (error instanceof FlowStoneError && REFUSALS.has(error.code)) {
-          if (this.#options.failsWhenRefused) this.#fail(error)
-          else if (error.code === 'too_many_readers') reportsOf(this.#connection.nc)?.crowded(this.#stream, error)
+        if (error instanceof FlowStoneError && error.code === 'too_many_readers') {
+          reportsOf(this.#connection.nc)?.crowded(this.#stream, error)
           pauseMs = PAUSE_MAX_MS
         }
       }
       // Who waits would take an empty answer for the end of the stream.
-      if (this.#connection.isClosed)
-        this.#fail(new FlowStoneError('closed', `the connection was closed while ${this.#stream} was read`))
+      if (this.#connection.isClosed) this.#fail('closed', `the connection was closed while ${this.#stream} was read`)
       if (!this.#stopped) await this.#connection.ready(pauseMs)
     }
   }
@@ -154,7 +142,7 @@ export class Reader {
     return await OrderedPull.open(this.#connection, {
       stream: this.#stream,
       from: this.#next,
-      filters: this.#options.filters,
+      filters: this.#filter === undefined ? [] : [this.#filter],
       hasRoom: () => this.#held.length < HELD_MAX && this.#heldBytes < HELD_BYTES,
       onMessage: (message, seq, timeMs) => {
         // A consumer that was made late starts where the one before should have been; what came
@@ -185,30 +173,33 @@ export class Reader {
       }
       if (created !== this.#created || this.#isShort) {
         const what = `stream ${this.#stream} is another one than before`
-        this.#fail(new FlowStoneError('log_changed', `${what}: made ${created}, its last message is ${last}`))
+        this.#fail('log_changed', `${what}: made ${created}, its last message is ${last}`)
         return
       }
       const from = this.#next
-      const behind = this.#held.length === 0 && (await anyBetween(nc, this.#stream, from, last, this.#options.filters))
+      const behind =
+        this.#held.length === 0 &&
+        last >= from &&
+        (this.#filter !== undefined || (await anyBetween(nc, this.#stream, from, last)))
       // Behind, and not a step further since the last look: this consumer is dead, whatever it
       // says.
       if (behind && this.#seenAtLook === this.#next) this.#pull?.stop()
       this.#seenAtLook = behind ? from : -1
     } catch (error) {
       // Anything else is asked again at the next look.
-      if (error instanceof FlowStoneError && error.code === 'no_stream')
-        this.#fail(new FlowStoneError('log_changed', error.message))
+      if (error instanceof FlowStoneError && error.code === 'no_stream') this.#fail('log_changed', error.message)
     }
   }
 
-  #fail(error: FlowStoneError): void {
+  #fail(code: 'log_changed' | 'closed', message: string): void {
     if (this.#stopped) return
-    this.#failure = error
+    this.#failure = new FlowStoneError(code, message)
     this.stop()
   }
 }
 
-function toStored(message: Msg, seq: number, timeMs: number): StoredMessage {
+/** As it came from a consumer. */
+export function toStored(message: Msg, seq: number, timeMs: number): StoredMessage {
   const { subject, data: payload } = message
   const text = receivedText(message)
   return {

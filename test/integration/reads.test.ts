@@ -261,6 +261,33 @@ describe('messages under some subjects', () => {
     expect(found).toEqual(Array.from({ length: 2990 }, (_, i) => 11 + i))
     expect(performance.now() - startedMs).toBeLessThan(10_000 * busy())
   })
+
+  it('are an error at once where the server refuses the filters', async () => {
+    const { stream } = await filled(3)
+    const reading = messagesUnder(connection, stream, [`${stream}.>`, `${stream}.1`])
+    expect(await rejection(reading.next())).toMatchObject({
+      code: 'jetstream',
+      message: expect.stringMatching(/overlap/),
+    })
+  })
+
+  it('are never those of two streams: one that is made anew meanwhile, or deleted, is an error', async () => {
+    const jsm = await jetstreamManager(connection.nc)
+    for (const isMadeAnew of [true, false]) {
+      const { stream } = await filled(3000)
+      const { config } = await jsm.streams.info(stream)
+      const read = async (): Promise<void> => {
+        for await (const { seq } of messagesUnder(connection, stream, [`${stream}.>`])) {
+          if (seq !== 1) continue
+          await jsm.streams.delete(stream)
+          if (!isMadeAnew) continue
+          await jsm.streams.add(config)
+          for (let i = 0; i < 3000; i++) connection.nc.publish(`${stream}.${i}`, 'another')
+        }
+      }
+      expect(await rejection(read())).toMatchObject({ code: isMadeAnew ? 'reader_stopped' : 'no_stream' })
+    }
+  })
 })
 
 describe('a reader', () => {

@@ -5,15 +5,19 @@ import { expect } from 'vitest'
 import { feedPath } from '../../streams/feed.ts'
 import type { Names } from '../../streams/subjects.ts'
 
+const SILENCE_MS = 2000
+
 /** All messages of a stream, in order, as its leader has them. */
 export async function allOf(nc: NatsConnection, stream: string): Promise<JsMsg[]> {
   const consumer = await jetstream(nc).consumers.get(stream)
   const { num_pending } = await consumer.info()
   const found: JsMsg[] = []
-  if (num_pending > 0) {
-    for await (const message of await consumer.consume({ max_messages: 1000 })) {
+  for (let [before, isOver] = [-1, num_pending === 0]; !isOver && before < found.length; ) {
+    before = found.length
+    for await (const message of await consumer.fetch({ max_messages: 1000, expires: SILENCE_MS })) {
       found.push(message)
-      if (message.info.pending === 0) break
+      isOver = message.info.pending === 0
+      if (isOver) break
     }
   }
   await consumer.delete()

@@ -207,7 +207,7 @@ it('a consumer whose answer got lost is not left behind', async () => {
 })
 
 it('there is none of a stream that is not there', async () => {
-  await expect(pulling('NOT_THERE')).rejects.toThrow('no consumer of NOT_THERE: stream not found')
+  await expect(pulling('NOT_THERE')).rejects.toMatchObject({ code: 'no_stream' })
 })
 
 /** A way to a server by which so many bytes a second come back, and how often it was taken. */

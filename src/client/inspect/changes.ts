@@ -1,8 +1,8 @@
 /** What changes in the state, as hints: whoever gets them looks at what he shows. */
 import { Kvm, KvWatchInclude } from '@nats-io/kv'
 import { jetstream } from '../../../streams/jetstream.ts'
+import { stopWatch } from '../../log/forget-consumer.ts'
 import { listen } from '../../log/listen.ts'
-import { stopWatch } from '../../log/stop-watch.ts'
 import { sleep } from '../../options/timer.ts'
 import type { RunDeps } from '../run-view.ts'
 

@@ -3,19 +3,23 @@
  * read in order, until the newest of all is the position that a checkpoint ends with. Then what was
  * read is what the checkpoint stands for. Nothing stands behind it, nothing before it is missing.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
+import { type ConsumerMessages, DeliverPolicy } from '@nats-io/jetstream'
 import { ENGINE_KEY } from '../../../projections/state.ts'
 import { FlowStoneError } from '../../../streams/errors.ts'
+import { jetstream } from '../../../streams/jetstream.ts'
 import type { Names } from '../../../streams/subjects.ts'
 import type { Connection } from '../../log/connection.ts'
-import { leaderGet, type StoredMessage } from '../../log/nats.ts'
-import { Reader } from '../../log/reader.ts'
+import { reading } from '../../log/crowded.ts'
+import { forgetConsumer } from '../../log/forget-consumer.ts'
+import { headerMap, leaderGet, type StoredMessage } from '../../log/nats.ts'
+import { storedMsOf } from '../../log/stored-ms.ts'
 import { type Position, positionIn } from '../shard/position.ts'
 
-const TAKE = 500
+const AHEAD = 500
 /** So long nothing comes while a checkpoint is not whole: its engine is gone. */
 const SILENCE_MS = 5000
-const LOOK_MS = 50
+/** So long nothing comes behind the newest message. A checkpoint comes as a whole. */
+const NEWEST_MS = 250
 
 export interface BucketSource {
   readonly connection: Connection
@@ -37,34 +41,36 @@ export async function readBucket(
   const prefix = names.kvSubject(bucket, '')
   const query = { last_by_subj: `${prefix}${ENGINE_KEY}` }
   if (!(await connection.read((nc) => leaderGet(nc, stream, query)))) return undefined
-  const filters = (keys.includes('>') ? keys : [...keys, ENGINE_KEY]).map((key) => `${prefix}${key}`)
-  const newest = async (): Promise<number> => {
-    const lasts = filters.map((last_by_subj) => connection.read((nc) => leaderGet(nc, stream, { last_by_subj })))
-    return Math.max(...(await Promise.all(lasts)).map((message) => message?.seq ?? 0))
-  }
-  const reader = new Reader(connection, stream, 1, { filters, failsWhenRefused: true })
+  const made = jetstream(connection.nc).consumers.get(stream, {
+    filter_subjects: (keys.includes('>') ? keys : [...keys, ENGINE_KEY]).map((key) => `${prefix}${key}`),
+    deliver_policy: DeliverPolicy.StartSequence,
+    opt_start_seq: 1,
+  })
+  const consumer = await reading(connection, stream, made)
+  const messages = await reading(connection, stream, consumer.consume({ max_messages: AHEAD }))
+  const silence = new Silence(messages)
   let last: { readonly position: Position | undefined; readonly seq: number } | undefined
-  let read = 0
-  let readMs = performance.now()
   try {
-    for (let end = await newest(); ; end = await newest()) {
-      if (last?.position && !last.position.redo && last.seq === end) return last.position
-      if (end > read) readMs = performance.now()
-      else if (performance.now() - readMs > SILENCE_MS) break
-      else await sleep(LOOK_MS)
-      while (read < end) {
-        const messages = await reader.take(TAKE, end)
-        for (const message of messages) {
-          const key = message.subject.slice(prefix.length)
-          if (key === ENGINE_KEY) last = { position: positionIn(bucket, message), seq: message.seq }
-          else await take(key, message)
-        }
-        // The rest of them was written anew meanwhile, or deleted.
-        read = messages.at(-1)?.seq ?? end
+    for await (const message of messages) {
+      const isNewest = message.info.pending === 0
+      silence.broken(isNewest ? NEWEST_MS : SILENCE_MS)
+      const key = message.subject.slice(prefix.length)
+      const stored = {
+        subject: message.subject,
+        seq: message.seq,
+        timeMs: storedMsOf(message),
+        payload: message.data,
+        headers: headerMap(message.headers),
       }
+      if (key === ENGINE_KEY) {
+        last = { position: positionIn(bucket, stored), seq: message.seq }
+        if (last.position && !last.position.redo && isNewest) return last.position
+      } else await take(key, stored)
     }
   } finally {
-    reader.stop()
+    silence.end()
+    await messages.close().catch(() => undefined)
+    forgetConsumer(consumer)
   }
   // Somebody else wrote behind the checkpoint: what was read is that, and the checkpoint.
   const now = await connection.read((nc) => leaderGet(nc, stream, query))
@@ -73,4 +79,24 @@ export async function readBucket(
     'unreadable',
     `the last checkpoint of ${bucket} is not whole, and no engine goes on with it; start an engine, then verify again`,
   )
+}
+
+/** Ends the reading when nothing comes for long. */
+class Silence {
+  readonly #messages: ConsumerMessages
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(messages: ConsumerMessages) {
+    this.#messages = messages
+    this.broken(SILENCE_MS)
+  }
+
+  broken(ms: number): void {
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#messages.stop(), ms)
+  }
+
+  end(): void {
+    clearTimeout(this.#timer)
+  }
 }
