@@ -4,6 +4,7 @@ import { asset, pipeline } from '../../src/index.ts'
 import { post, request } from '../http/kit.ts'
 import { useServer } from '../kit/fixture.ts'
 import { until } from '../kit/until.ts'
+import { within } from '../kit/within.ts'
 import { type ConsoleStage, openConsole } from './kit.ts'
 
 const server = useServer()
@@ -40,8 +41,10 @@ const broken = asset('broken', {
   },
 })
 
+const urgent = asset('urgent', { execute: (ctx) => ctx.approval({ message: 'Sell all of it?', timeout: '5m' }) })
+
 beforeAll(async () => {
-  shop = await openConsole(server.url, pipeline('shop', [stock, checked, published, endless, broken]))
+  shop = await openConsole(server.url, pipeline('shop', [stock, checked, published, endless, broken, urgent]))
   await shop.stage.flow.request('shop/broken')
 })
 
@@ -70,9 +73,10 @@ it('a run is started, moves, waits, is approved, and is seen as it was before', 
   await page.type('#gate-text', 'Looks fine')
   await page.keyboard.press('Escape')
   await page.keyboard.press('a')
+  await tab.sees('Nobody waits for you.', 'h1')
+  // It stays open, though it is in the list no longer.
   await tab.sees('Approved', '.gate-view')
   await tab.sees('Looks fine', '.gate-view')
-  await tab.sees('Nobody waits for you.', 'h1')
   const [run] = await shop.stage.flow.runs({ target: 'shop/published' })
   await tab.open(`runs/${run?.id}`)
   await tab.sees('succeeded', 'h1')
@@ -165,6 +169,27 @@ it('who has no key is asked for one, what it may not do has no button, and a ser
   await tab.sees('No connection', '.top')
   await tab.press('Failed')
   await tab.sees('No answer', '.notice')
+})
+
+it('a gate that is open in the inbox stays so when a more urgent one comes before it', async () => {
+  const { flow } = shop.stage
+  gateOf.stock.resolve()
+  for (const { id } of await flow.gates.waiting()) await flow.gates.cancel(id)
+  await until('none waits', async () => (await flow.gates.waiting()).length === 0)
+  const read = await flow.request('shop/checked')
+  await until('it waits', async () => (await flow.gates.waiting()).length === 1)
+  await using tab = await shop.tab('inbox')
+  await tab.sees('Publish <b>3</b> products?', '.gate-title')
+  await flow.request('shop/urgent')
+  await tab.sees('Sell all of it?', '.inbox-row:first-child')
+  expect(await tab.page.$eval('.gate-title', (title) => title.textContent)).toBe('Publish <b>3</b> products?')
+  await tab.page.keyboard.press('a')
+  expect(await flow.run(read.id).result({ signal: within(30_000) })).toMatchObject({ approved: true })
+  await until('the other one is left', async () => {
+    const waiting = await flow.gates.waiting()
+    return waiting.length === 1 && waiting[0]?.asset === 'urgent'
+  })
+  for (const { id } of await flow.gates.waiting()) await flow.gates.cancel(id)
 })
 
 it('the console is one page that is looked at anew, and files that stay', async () => {

@@ -1,6 +1,6 @@
 /** Inbox: what must I decide, and by when? */
 import type { JSX } from 'preact'
-import { useEffect } from 'preact/hooks'
+import { useEffect, useRef } from 'preact/hooks'
 import { inboxAnswer } from '../answers.ts'
 import * as reads from '../api/reads.ts'
 import type { Fact, Gate } from '../api/types.ts'
@@ -24,7 +24,7 @@ const TOPICS = { gates: true } as const
 type Show = 'people' | 'machines' | 'answered'
 
 export default function Inbox({ ids }: { ids: readonly string[] }): JSX.Element {
-  const { show = 'people' } = address.value.query
+  const { show = 'people', at = '' } = address.value.query
   const reading = useRead(reads.gates({ limit: MOST }), { on: TOPICS, restMs: 500 })
   const all = reading.data?.gates ?? []
   const people = all.filter(({ kind }) => kind === 'approval')
@@ -39,7 +39,8 @@ export default function Inbox({ ids }: { ids: readonly string[] }): JSX.Element 
       ? (answered.data?.facts ?? []).flatMap((fact) => gateIdOf(fact) ?? [])
       : listed.map(({ id }) => id)
   const [chosen] = ids
-  const current = chosen ?? (show === 'answered' ? undefined : gateIds[0])
+  const first = useFirst(`${show} ${at}`, show === 'answered' ? undefined : gateIds[0])
+  const current = chosen ?? first
   const now = shown.value
   const move = (by: number): void => {
     const next = gateIds[Math.max(0, gateIds.indexOf(current ?? '') + by)]
@@ -90,6 +91,17 @@ export default function Inbox({ ids }: { ids: readonly string[] }): JSX.Element 
       </div>
     </div>
   )
+}
+
+/**
+ * The gate that was first when the list was opened. It stays open when it is answered, or when
+ * another one comes before it: a key must not answer what nobody has read.
+ */
+function useFirst(list: string, first: string | undefined): string | undefined {
+  const kept = useRef({ list, id: first })
+  if (kept.current.list !== list) kept.current = { list, id: first }
+  kept.current.id ??= first
+  return kept.current.id
 }
 
 function GateRow({ gate, now, isCurrent }: { gate: Gate; now: number; isCurrent: boolean }): JSX.Element {
