@@ -86,7 +86,8 @@ export function crawler(limiter: Limiter) {
       const unknown = Object.keys(linkedFrom).filter((link) => !known.has(link))
       return batch(unknown, { maxItems: 5 })
     },
-    scatterOptions: { retry },
+    // They ask the same site.
+    scatterOptions: { maxConcurrent: POLITE.atOnce, retry },
     // A link that leads nowhere is a finding, and no failure of its batch.
     execute: ({ scatterKey: { items }, signal }) =>
       settleItems(items, (url) => politely(url, signal).then(() => true), { signal }),
