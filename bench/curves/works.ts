@@ -170,7 +170,7 @@ const log: Work = async (url, x) => {
 
 /** The server removes markers of deleted documents a minute later. */
 const MARKERS_MS = 61_000
-/** So few facts leave no more markers than take the server an instant. */
+/** Of fewer facts the server removes all markers within a second. */
 const MANY_MARKERS = 1000
 
 /**
