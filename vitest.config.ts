@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config'
+import { memoryFolder } from './test/kit/scratch-root.ts'
 
 /** What needs neither a nats-server nor a process of its own. */
 const UNIT = [
@@ -31,14 +32,19 @@ const TIMED = [
 // The tests in test/container need a Docker daemon: `npm run test:container`.
 const NEVER = ['test/container/**', '**/node_modules/**']
 
+const memory = memoryFolder()
+
 /** A file starts servers and child processes of its own, so it runs in a process and no thread. */
 const REAL: TestProjectInlineConfiguration['test'] = {
   pool: 'forks',
   // They mostly wait for servers and processes, so there may be more of them than processors.
   maxWorkers: Math.ceil(availableParallelism() * 1.5),
   sequence: { groupOrder: 2 },
-  // What they start is many times the same code: Node need not compile it each time.
-  env: { NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/node', import.meta.url)) },
+  env: {
+    // What they start is many times the same code: Node need not compile it each time.
+    NODE_COMPILE_CACHE: fileURLToPath(new URL('node_modules/.cache/node', import.meta.url)),
+    ...(memory === undefined ? {} : { TMPDIR: memory }),
+  },
 }
 
 export default defineConfig({
