@@ -315,7 +315,7 @@ export class Worker {
     this.#watch.stop()
     await atMost(LEAVE_MS, this.#liveness.stop())
     this.#offExit?.()
-    await this.#shared.helper?.stop()
+    this.#shared.helper?.stop()
     if (!this.#shared.connection.isClosed) for (const subscription of this.#statusRequests) subscription.unsubscribe()
   }
 

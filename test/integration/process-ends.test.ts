@@ -4,7 +4,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { connect as connectNats } from '@nats-io/transport-node'
 import { describe, expect, it } from 'vitest'
+import { namesOf } from '../../streams/subjects.ts'
 import { useServer } from '../kit/fixture.ts'
 import { factsOf, openStage } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
@@ -78,16 +80,25 @@ describe('a worker whose process ends by user code', () => {
 })
 
 describe('a worker whose event loop is held up for longer than ackWait', () => {
-  it('a worker whose event loop is held up for longer than ackWait keeps its task, and says whose code it is', async () => {
-    const { pipeline: shard, work } = ends('fine')
-    await using stage = await openStage(server.url, shard, { worker: false })
+  it('a worker whose event loop is held up for longer than ackWait keeps its task, and says whose code it is, and others in its process keep theirs', async () => {
+    const { pipeline: shard, other, work, aside } = ends('fine')
+    await using stage = await openStage(server.url, [shard, other], { worker: false })
     const child = await victim(stage.namespace, 'block')
+    const neighbour = await stage.flow.materialize(aside, { pipeline: other })
+    await until('the neighbour runs', async () => (await neighbour.status())?.assets.aside?.status === 'running')
     const run = await stage.flow.materialize(work)
     await until('it says so', () => child.said().includes('is blocked for'))
     expect(child.said()).toContain(`by work (run ${run.id})`)
-    await stage.flow.worker(shard, { ackWait: '1s' })
+    // Anybody may send what is no question.
+    await using nats = await connectNats({ servers: server.url })
+    for (const text of ['', 'no question', 'null', '{"messages":7}', '{"messages":[null]}'])
+      nats.publish(namesOf(stage.namespace).holders(shard.name), text, { reply: 'nobody' })
+    await stage.flow.worker([shard, other], { ackWait: '1s' })
     expect(await run.result({ signal: within(30_000) })).toBe('blocked')
-    expect((await factsOf(stage.flow, run.id)).map(({ kind }) => kind)).not.toContain('attempt.ended')
+    expect(await neighbour.result({ signal: within(30_000) })).toBe('aside')
+    for (const { id } of [run, neighbour])
+      expect((await factsOf(stage.flow, id)).map(({ kind }) => kind)).not.toContain('attempt.ended')
+    expect(child.said()).not.toContain('the helper thread')
     child.kill('SIGKILL')
   })
 })

@@ -1,6 +1,7 @@
 /**
- * What runs in the helper thread (see `helper.ts`), with a connection of its own. It sends signs of
- * life for the tasks of a blocked main thread, and the last words of a dying process.
+ * What runs in the helper thread for a worker (see `helper.ts`), with a connection of its own. It
+ * sends signs of life for the tasks of a blocked main thread, and the last words of a dying
+ * process.
  *
  * It is passed as text (`Function.toString`), so it needs no file of its own and also runs from a
  * bundle. It uses nothing but its arguments, and speaks the NATS protocol itself.
@@ -85,6 +86,8 @@ export function helperMain(given: {
   const RETRY_MIN_MS = 500
   const RETRY_MAX_MS = 10_000
   let retryMs = RETRY_MIN_MS
+  /** The worker has stopped. */
+  let isOver = false
   /** Where is written to: with TLS, not the one that was opened. */
   let socket: net.Socket | undefined
   let ready = false
@@ -123,10 +126,31 @@ export function helperMain(given: {
     return `${(tokens[from] ?? '').split('_').at(-1)}.${tokens[from + 3]}`
   }
 
+  const again = (): void => {
+    ready = false
+    socket = undefined
+    setTimeout(connect, retryMs)
+    retryMs = Math.min(RETRY_MAX_MS, retryMs * 2)
+  }
   const connect = (): void => {
-    const address = new URL((servers[at++ % servers.length] ?? '').replace(/^(?!\w+:\/\/)/, 'nats://'))
+    if (isOver) return
+    let address: URL
+    try {
+      address = new URL((servers[at++ % servers.length] ?? '').replace(/^(?!\w+:\/\/)/, 'nats://'))
+    } catch {
+      again()
+      return
+    }
     const host = address.hostname.replace(/^\[|\]$/g, '')
     const raw = given.net.connect({ host, port: Number(address.port || 4222) })
+    /** A file of TLS may be away, or a server say what cannot be read: it connects anew. */
+    const guarded = (work: () => void): void => {
+      try {
+        work()
+      } catch {
+        raw.destroy()
+      }
+    }
     socket = raw
     ready = false
     buffer = Buffer.alloc(0)
@@ -134,18 +158,12 @@ export function helperMain(given: {
     const listen = (stream: net.Socket): void => {
       stream.on('data', (chunk: Buffer) => {
         buffer = Buffer.concat([buffer, chunk])
-        read(stream)
+        guarded(() => read(stream))
       })
-    }
-    const lost = (): void => {
-      ready = false
-      socket = undefined
-      setTimeout(connect, retryMs)
-      retryMs = Math.min(RETRY_MAX_MS, retryMs * 2)
     }
     raw.setNoDelay(true)
     raw.on('error', () => undefined)
-    raw.once('close', lost)
+    raw.once('close', again)
     const read = (stream: net.Socket): void => {
       for (;;) {
         const end = buffer.indexOf('\r\n')
@@ -218,15 +236,26 @@ export function helperMain(given: {
       onAuth = () => {
         onAuth = undefined
         clearTimeout(timer)
-        if (stream === raw && (info.tls_required || data.tls)) encrypt(login)
-        else login()
+        guarded(() => {
+          if (stream === raw && (info.tls_required || data.tls)) encrypt(login)
+          else login()
+        })
       }
       port.postMessage({ nonce: typeof info.nonce === 'string' ? info.nonce : '' })
     }
-    if (data.tls?.handshakeFirst) raw.once('connect', () => encrypt(() => undefined))
+    if (data.tls?.handshakeFirst) raw.once('connect', () => guarded(() => encrypt(() => undefined)))
     else listen(raw)
   }
 
+  /** The tasks that a question names; none of what is no question: anybody may send that. */
+  const askedBy = (body: Buffer): string[] => {
+    try {
+      const { messages } = Object(JSON.parse(body.toString('utf8')))
+      return Array.isArray(messages) ? messages : []
+    } catch {
+      return []
+    }
+  }
   const receive = (subject: string, reply: string | undefined, body: Buffer): void => {
     if (subject.startsWith(`${data.inbox}.`)) {
       settle(Number(subject.slice(data.inbox.length + 1)), body.toString('utf8'))
@@ -237,9 +266,8 @@ export function helperMain(given: {
     // The main thread answers by itself. Blocked, it does not move its clock.
     setTimeout(() => {
       if ((clock[0] ?? 0) !== seen || isGivenUp()) return
-      const asked: unknown = JSON.parse(body.toString('utf8')).messages
       const mine = new Set(taken().map((one) => nameOf(one.reply)))
-      const holds = Array.isArray(asked) ? asked.filter((one) => mine.has(one)) : []
+      const holds = askedBy(body).filter((one) => mine.has(one))
       publish(reply, JSON.stringify({ worker: data.worker, holds, ended: [] }))
     }, 300)
   }
@@ -297,7 +325,7 @@ export function helperMain(given: {
       // Nobody reads.
     }
   }
-  setInterval(() => {
+  const looking = setInterval(() => {
     const nowMs = monotonicMs()
     const stood = nowMs - lookedMs
     lookedMs = nowMs
@@ -349,6 +377,11 @@ export function helperMain(given: {
       onAuth?.()
     } else if ('server' in message) servers = [message.server, ...data.servers]
     else lastWords(message.last)
+  })
+  port.once('close', () => {
+    isOver = true
+    clearInterval(looking)
+    socket?.destroy()
   })
   connect()
 }

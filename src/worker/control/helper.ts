@@ -1,28 +1,18 @@
 /**
- * A thread beside the main one, with a connection of its own. Code that blocks the event loop also
- * blocks the signs of life for all tasks of the process. And a process that ends cannot wait for an
- * answer. The thread can do both.
+ * A worker's part in a thread beside the main one, with a connection of its own. Code that blocks
+ * the event loop also blocks the signs of life for all tasks of the process. And a process that
+ * ends cannot wait for an answer. The thread can do both.
  *
  * It costs nothing while all goes well: tasks are written into memory that both threads share. It
  * looks there only when the main thread was not seen for a second.
  */
-import { Worker as Thread } from 'node:worker_threads'
 import { messageOf } from '../../../streams/errors.ts'
 import { inboxOf } from '../../log/ask.ts'
 import type { Connection } from '../../log/connection.ts'
 import { socketOf, writeNow } from '../../log/one-write.ts'
 import type { Logger } from '../../telemetry.ts'
-import {
-  CLOCK,
-  CURRENT,
-  type FromHelper,
-  HEAD_BYTES,
-  type HelperData,
-  helperMain,
-  type LastWords,
-  STATE,
-  type ToHelper,
-} from './helper-code.ts'
+import { CLOCK, CURRENT, type FromHelper, HEAD_BYTES, type LastWords, STATE, type ToHelper } from './helper-code.ts'
+import { type HelperPart, joinThread } from './helper-thread.ts'
 
 const SLOT_BYTES = 1024
 const TICK_MS = 200
@@ -50,7 +40,7 @@ export class Helper {
   readonly #lengths: Int32Array
   readonly #texts: Uint8Array
   readonly #free: number[]
-  readonly #thread: Thread
+  readonly #part: HelperPart
   readonly #connection: Connection
   readonly #ticker: NodeJS.Timeout
   readonly #encoder = new TextEncoder()
@@ -89,7 +79,7 @@ export class Helper {
     this.#connection = connection
     this.#options = options
     const { worker, questions, ackWaitMs, maxBlockedMs, owned } = options
-    const data: HelperData = {
+    const data = {
       memory,
       slots,
       slotBytes: SLOT_BYTES,
@@ -102,17 +92,7 @@ export class Helper {
       maxBlockedMs,
       owned,
     }
-    this.#thread = new Thread(SOURCE, {
-      eval: true,
-      workerData: data,
-      name: 'flowstone helper',
-      stdout: false,
-      execArgv: [],
-      resourceLimits: { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 4, stackSizeMb: 2 },
-    })
-    this.#thread.unref()
-    this.#thread.on('message', (message: FromHelper) => this.#hear(message))
-    this.#thread.on('error', (error: unknown) => {
+    this.#part = joinThread(data, (error) => {
       this.#isReady = false
       if (!this.#isOver)
         options.logger.warn(
@@ -121,6 +101,9 @@ export class Helper {
       this.#isOver = true
       this.#onReady.resolve()
     })
+    this.#part.port.on('message', (message: FromHelper) => this.#hear(message))
+    // It alone keeps no process alive.
+    this.#part.port.unref()
     this.#ticker = setInterval(() => this.#tick(), TICK_MS)
     this.#ticker.unref()
   }
@@ -172,10 +155,10 @@ export class Helper {
     return Atomics.wait(this.#state, STATE, 1, words.withinMs + STOP_MS) !== 'timed-out'
   }
 
-  async stop(): Promise<void> {
+  stop(): void {
     this.#isOver = true
     clearInterval(this.#ticker)
-    await this.#thread.terminate()
+    this.#part.close()
   }
 
   #write(slot: number, reply: string, label: string): void {
@@ -215,14 +198,9 @@ export class Helper {
   }
 
   #say(message: ToHelper): void {
-    this.#thread.postMessage(message)
+    this.#part.port.postMessage(message)
   }
 }
-
-/** Bundlers may name functions by a helper of theirs, which is not there. */
-const SOURCE = `const __name = (target) => target
-const { parentPort, workerData } = require('node:worker_threads')
-;(${helperMain.toString()})({ port: parentPort, data: workerData, net: require('node:net'), tls: () => require('node:tls'), fs: require('node:fs') })`
 
 /**
  * Ends the main thread's connection at once. Its requests for tasks would still be there while the

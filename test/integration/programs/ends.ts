@@ -3,7 +3,7 @@
  * worker.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { asset, connect, pipeline } from '../../../src/index.ts'
+import { asset, connect, pipeline, type WorkerOptions } from '../../../src/index.ts'
 
 const retry = { maxAttempts: 2, backoff: '1ms' } as const
 const BLOCK_MS = 6000
@@ -43,12 +43,27 @@ export function ends(how: string) {
       return attempt
     },
   })
-  return { pipeline: pipeline('ends', [work, beside, spread]), work, beside, spread }
+  // Of another worker, whose code holds up nothing.
+  const aside = asset('aside', { retry, execute: () => sleep(BLOCK_MS, 'aside') })
+  return {
+    pipeline: pipeline('ends', [work, beside, spread]),
+    other: pipeline('other', [aside]),
+    work,
+    beside,
+    spread,
+    aside,
+  }
 }
 
 const { ENDS_HOW, ENDS_SERVER, ENDS_NAMESPACE } = process.env
 if (ENDS_HOW && ENDS_SERVER && ENDS_NAMESPACE) {
   const flow = await connect({ servers: ENDS_SERVER, namespace: ENDS_NAMESPACE })
-  await flow.worker(ends(ENDS_HOW).pipeline, ENDS_HOW === 'block' ? { ackWait: '1s' } : {})
+  const { pipeline: first, other } = ends(ENDS_HOW)
+  const options: WorkerOptions = ENDS_HOW === 'block' ? { ackWait: '1s' } : {}
+  // One that has stopped leaves the others the thread that they share.
+  const early = await flow.worker(other, options)
+  await flow.worker(first, options)
+  await early.stop()
+  await flow.worker(other, options)
   console.log('ready')
 }
