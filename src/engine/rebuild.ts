@@ -173,7 +173,7 @@ class Folding {
     const { seq } = await checkpointer.takeOver(wanted)
     const from = seq > 0 ? seq : await this.#restored()
     if (upTo <= from) return 0
-    const reader = new Reader(connection, names.log(this.#shard), from + 1)
+    const reader = new Reader(connection, names.log(this.#shard), from + 1, { onDenied: 'throw' })
     let folded = from
     let writing = Promise.resolve()
     try {

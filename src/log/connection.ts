@@ -91,6 +91,7 @@ export class Connection {
   #up = true
   #waiters: (() => void)[] = []
   readonly #onReconnect = new Set<() => void>()
+  readonly #onDenied = new Map<string, (error: FlowStoneError) => void>()
   #suspecting: Promise<void> | undefined
   #closing = false
 
@@ -301,6 +302,15 @@ export class Connection {
     return () => this.#onReconnect.delete(listener)
   }
 
+  /**
+   * Calls back when the server does not let this client publish to `subject`; returns what ends
+   * that. Who asks with `ask` need not: its answer is that error.
+   */
+  onDenied(subject: string, listener: (error: FlowStoneError) => void): () => void {
+    this.#onDenied.set(subject, listener)
+    return () => this.#onDenied.delete(subject)
+  }
+
   async close(): Promise<void> {
     this.#closing = true
     if (!this.nc.isClosed()) await this.nc.close()
@@ -331,7 +341,10 @@ export class Connection {
   #heard(error: unknown): void {
     if (error instanceof errors.PermissionViolationError) {
       const denied = this.#reports.denies(error.operation, error.subject)
-      if (denied.operation === 'publish') denyAsked(this.nc, error.subject, deniedError(denied, error))
+      if (denied.operation !== 'publish') return
+      const refusal = deniedError(denied, error)
+      denyAsked(this.nc, error.subject, refusal)
+      this.#onDenied.get(error.subject)?.(refusal)
     } else if (error instanceof errors.AuthorizationError || error instanceof errors.UserAuthenticationExpiredError)
       this.#reports.refused(error)
     else this.#reports.serverError(error)

@@ -2,13 +2,10 @@
 import { FlowStoneError } from '../../streams/errors.ts'
 import { atMost } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
+import { Held } from './held.ts'
 import { directSince, leaderGet, type StoredMessage, streamBounds } from './nats.ts'
 import { OrderedPull } from './ordered-pull.ts'
-import { toStored } from './reader.ts'
 
-/** So many messages are held here, or bytes of them, and it asks for no more. */
-const HELD_MAX = 500
-const HELD_BYTES = 512 * 1024
 /** After such a silence the reader asks whether anything is left: it may have been purged. */
 const SILENCE_MS = 1000
 /** So long no consumer gave anything, though something is left. */
@@ -17,6 +14,8 @@ const IN_VAIN_MS = 60_000
 const TRUSTED_MS = 10_000
 const HEARD_MS = 2500
 const PAUSE_MS = 100
+/** More is asked for while these are looked at. */
+const TAKEN_MAX = 100
 
 /**
  * From a sequence or a time on, up to the last one that is there when it begins, or to what is left
@@ -42,10 +41,12 @@ export async function* messagesUnder(
   if (end < start) return
   using reading = new Reading(connection, { stream, filters, created, end, start })
   for (;;) {
-    const message = await reading.next()
-    if (!message || message.seq > end) return
-    if (message.timeMs >= fromMs) yield message
-    if (message.seq === end) return
+    const messages = await reading.take()
+    for (const message of messages) {
+      if (message.seq > end) return
+      if (message.timeMs >= fromMs) yield message
+    }
+    if (messages.length === 0 || messages.at(-1)?.seq === end) return
   }
 }
 
@@ -63,9 +64,7 @@ class Reading implements Disposable {
   readonly #connection: Connection
   readonly #stretch: Stretch
   readonly #offReconnect: () => void
-  readonly #held: StoredMessage[] = []
-  #heldBytes = 0
-  #from: number
+  readonly #held: Held
   #cameMs = 0
   #pull: OrderedPull | undefined
   #wake: (() => void) | undefined
@@ -73,30 +72,30 @@ class Reading implements Disposable {
   constructor(connection: Connection, stretch: Stretch) {
     this.#connection = connection
     this.#stretch = stretch
-    this.#from = stretch.start
+    this.#held = new Held(stretch.start)
     // A server that was started again has forgotten the consumer.
     this.#offReconnect = connection.onReconnect(() => this.#pull?.stop())
   }
 
-  /** Undefined: no more comes. */
-  async next(): Promise<StoredMessage | undefined> {
+  /** What is there, at most `TAKEN_MAX` messages; none: no more comes. */
+  async take(): Promise<StoredMessage[]> {
     const { stream, end } = this.#stretch
     const sinceMs = performance.now()
     for (;;) {
-      const message = this.#held.shift()
-      if (message) {
-        this.#heldBytes -= message.payload.length
+      const messages = this.#held.take(TAKEN_MAX)
+      if (messages.length > 0) {
         this.#pull?.more()
-        return message
+        return messages
       }
-      if (this.#from > end) return undefined
+      if (this.#held.next > end) return []
       const pull = await this.#open()
       const isLate = (await atMost(SILENCE_MS, this.#woken(pull))) === 'late'
-      if (this.#held.length > 0) continue
-      if (isLate && !(await this.#isAnyLeft())) return undefined
+      if (!this.#held.isEmpty) continue
+      if (isLate && !(await this.#isAnyLeft())) return []
       const nowMs = performance.now()
       // A large message may take long on a slow line. Nothing else is heard meanwhile.
       if (nowMs - this.#cameMs > TRUSTED_MS && nowMs - pull.heardMs < HEARD_MS) pull.stop()
+      if (pull.denied) throw pull.denied
       if (!pull.hasEnded) continue
       if (nowMs - sinceMs > IN_VAIN_MS)
         throw new FlowStoneError('reader_stopped', `stream ${stream} gave its reader nothing before message ${end}`)
@@ -110,7 +109,7 @@ class Reading implements Disposable {
   }
 
   async #woken(pull: OrderedPull): Promise<void> {
-    if (this.#held.length > 0 || pull.hasEnded) return
+    if (!this.#held.isEmpty || pull.hasEnded) return
     await new Promise<void>((resolve) => {
       this.#wake = resolve
     })
@@ -144,15 +143,11 @@ class Reading implements Disposable {
     const { stream, filters } = this.#stretch
     return OrderedPull.open(this.#connection, {
       stream,
-      from: this.#from,
+      from: this.#held.next,
       filters,
-      hasRoom: () => this.#held.length < HELD_MAX && this.#heldBytes < HELD_BYTES,
+      hasRoom: () => this.#held.hasRoom,
       onMessage: (message, seq, timeMs) => {
-        // A consumer that was made late starts where the one before should have been.
-        if (seq < this.#from) return
-        this.#from = seq + 1
-        this.#held.push(toStored(message, seq, timeMs))
-        this.#heldBytes += message.data.length
+        if (!this.#held.add(message, seq, timeMs)) return
         this.#cameMs = performance.now()
         this.#wake?.()
       },
@@ -168,7 +163,7 @@ class Reading implements Disposable {
 
   async #isAnyLeft(): Promise<boolean> {
     const { stream, filters, end } = this.#stretch
-    const seq = Math.max(1, this.#from)
+    const seq = Math.max(1, this.#held.next)
     const next = filters.map((next_by_subj) =>
       this.#connection.read((nc) => leaderGet(nc, stream, { seq, next_by_subj })),
     )

@@ -81,7 +81,9 @@ export class OrderedPull {
   readonly #inbox: string
   readonly #subscription: Subscription
   readonly #looking: Timer
+  readonly #offDenied: () => void
   #hasEnded = false
+  #denied: FlowStoneError | undefined
   /** The consumer counts what it delivers. */
   #delivered = 0
   /** Messages that were asked for and did not come yet. */
@@ -154,12 +156,21 @@ export class OrderedPull {
       () => this.stop(),
     )
     void this.#subscription.closed.then(() => this.stop())
+    this.#offDenied = connection.onDenied(this.#subject, (error) => {
+      this.#denied = error
+      this.stop()
+    })
     this.#looking = every(LOOK_MS, () => this.#look(), { unref: true })
     this.more()
   }
 
   get hasEnded(): boolean {
     return this.#hasEnded
+  }
+
+  /** Of one that has ended because it may not ask for messages: FlowStoneError `denied`. */
+  get denied(): FlowStoneError | undefined {
+    return this.#denied
   }
 
   /** When anything came from the server, also a heartbeat (ms, as `performance.now()`). */
@@ -195,6 +206,7 @@ export class OrderedPull {
     if (this.#hasEnded) return
     this.#hasEnded = true
     this.#looking.cancel()
+    this.#offDenied()
     try {
       this.#subscription.unsubscribe()
     } catch {

@@ -2,11 +2,10 @@
  * Reads a stream in order from a sequence, and continues as messages come. A consumer that looks
  * alive may deliver nothing, so the reader asks the stream from time to time how far it is.
  */
-import type { Msg } from '@nats-io/nats-core'
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Connection } from './connection.ts'
-import { ReceivedHeaders, receivedText } from './headers.ts'
-import { anyBetween, headerMap, type StoredMessage, streamBounds } from './nats.ts'
+import { Held } from './held.ts'
+import { anyBetween, type StoredMessage, streamBounds } from './nats.ts'
 import { OrderedPull } from './ordered-pull.ts'
 import { reportsOf } from './reports.ts'
 
@@ -22,16 +21,21 @@ const GONE_LOOK_MS = 500
 /** Between two consumers of which the first one gave nothing, so that they do not pile up. */
 const PAUSE_MS = 100
 const PAUSE_MAX_MS = 1000
-/** So many messages are held here, or bytes of them, and it asks for no more. */
-const HELD_MAX = 500
-const HELD_BYTES = 512 * 1024
+
+export interface ReaderOptions {
+  /** Only messages of this subject. */
+  readonly filter?: string
+  /**
+   * What follows when the server does not let it read: it waits until somebody gives it the
+   * permission (default), or `take` throws FlowStoneError `denied`.
+   */
+  readonly onDenied?: 'wait' | 'throw'
+}
 
 export class Reader {
   readonly #connection: Connection
   readonly #stream: string
-  #next: number
-  #held: StoredMessage[] = []
-  #heldBytes = 0
+  readonly #held: Held
   #wake: (() => void) | undefined
   #pull: OrderedPull | undefined
   #stopped = false
@@ -40,21 +44,18 @@ export class Reader {
   #isShort = false
   #created: string | undefined
   #failure: FlowStoneError | undefined
-  readonly #filter: string | undefined
+  readonly #options: ReaderOptions
   readonly #offReconnect: () => void
 
-  /**
-   * Starts with the message at `from`, or the first one after it. `filter`: only messages of this
-   * subject.
-   */
-  constructor(connection: Connection, stream: string, from: number, filter?: string) {
-    this.#filter = filter
+  /** Starts with the message at `from`, or the first one after it. */
+  constructor(connection: Connection, stream: string, from: number, options: ReaderOptions = {}) {
+    this.#options = options
     // A server that was started again has forgotten the consumer, and its silence would be noticed
     // only when heartbeats are missed.
     this.#offReconnect = connection.onReconnect(() => this.#pull?.stop())
     this.#connection = connection
     this.#stream = stream
-    this.#next = from
+    this.#held = new Held(from)
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)
     this.#timer.unref()
     void this.#pump()
@@ -66,8 +67,8 @@ export class Reader {
    * stream is no longer the one that was read until now, and `closed` with its connection.
    */
   async take(max: number, upTo?: number): Promise<StoredMessage[]> {
-    for (let waitMs = GONE_FIRST_MS; this.#held.length === 0 && !this.#stopped; waitMs = GONE_LOOK_MS) {
-      if (upTo !== undefined && this.#next > upTo) return []
+    for (let waitMs = GONE_FIRST_MS; this.#held.isEmpty && !this.#stopped; waitMs = GONE_LOOK_MS) {
+      if (upTo !== undefined && this.#held.next > upTo) return []
       await new Promise<void>((resolve) => {
         const timer = upTo === undefined ? undefined : setTimeout(resolve, waitMs)
         this.#wake = () => {
@@ -79,22 +80,20 @@ export class Reader {
           else setImmediate(resolve)
         }
       })
-      if (upTo === undefined || this.#held.length > 0 || this.#stopped) continue
+      if (upTo === undefined || !this.#held.isEmpty || this.#stopped) continue
       if (await this.#nothingUpTo(upTo)) return []
     }
     if (this.#failure) throw this.#failure
-    const taken = this.#held.length <= max ? this.#held : this.#held.slice(0, max)
-    this.#held = this.#held.length <= max ? [] : this.#held.slice(max)
-    for (const { payload } of taken) this.#heldBytes -= payload.length
+    const taken = this.#held.take(max)
     this.#pull?.more()
     return taken
   }
 
   async #nothingUpTo(seq: number): Promise<boolean> {
-    const from = this.#next
+    const from = this.#held.next
     if (from > seq) return true
     try {
-      return !(await anyBetween(this.#connection.nc, this.#stream, from, seq)) && this.#next === from
+      return !(await anyBetween(this.#connection.nc, this.#stream, from, seq)) && this.#held.next === from
     } catch {
       // Asked again soon.
       return false
@@ -102,7 +101,7 @@ export class Reader {
   }
 
   get isEmpty(): boolean {
-    return this.#held.length === 0
+    return this.#held.isEmpty
   }
 
   stop(): void {
@@ -115,7 +114,7 @@ export class Reader {
 
   async #pump(): Promise<void> {
     for (let pauseMs = PAUSE_MS; !this.#stopped; ) {
-      const from = this.#next
+      const from = this.#held.next
       try {
         const opening = this.#open()
         const pull = await this.#connection.untilDisconnect(() => opening)
@@ -124,34 +123,31 @@ export class Reader {
         this.#pull = pull
         if (this.#stopped) pull?.stop()
         await pull?.ended
-        pauseMs = this.#next > from ? PAUSE_MS : Math.min(PAUSE_MAX_MS, pauseMs * 2)
+        if (pull?.denied) throw pull.denied
+        pauseMs = this.#held.next > from ? PAUSE_MS : Math.min(PAUSE_MAX_MS, pauseMs * 2)
       } catch (error) {
-        // The server is away or forgot the consumer; a new one starts at #next.
-        if (error instanceof FlowStoneError && error.code === 'too_many_readers') {
-          reportsOf(this.#connection.nc)?.crowded(this.#stream, error)
-          pauseMs = PAUSE_MAX_MS
-        }
+        // The server is away or forgot the consumer; a new one starts behind what came.
+        const refusal = error instanceof FlowStoneError ? error : undefined
+        if (refusal?.code === 'denied' && this.#options.onDenied === 'throw') this.#fail(refusal)
+        if (refusal?.code === 'too_many_readers') reportsOf(this.#connection.nc)?.crowded(this.#stream, refusal)
+        if (refusal?.code === 'denied' || refusal?.code === 'too_many_readers') pauseMs = PAUSE_MAX_MS
       }
       // Who waits would take an empty answer for the end of the stream.
-      if (this.#connection.isClosed) this.#fail('closed', `the connection was closed while ${this.#stream} was read`)
+      if (this.#connection.isClosed)
+        this.#fail(new FlowStoneError('closed', `the connection was closed while ${this.#stream} was read`))
       if (!this.#stopped) await this.#connection.ready(pauseMs)
     }
   }
 
   async #open(): Promise<OrderedPull> {
+    const { filter } = this.#options
     return await OrderedPull.open(this.#connection, {
       stream: this.#stream,
-      from: this.#next,
-      filters: this.#filter === undefined ? [] : [this.#filter],
-      hasRoom: () => this.#held.length < HELD_MAX && this.#heldBytes < HELD_BYTES,
+      from: this.#held.next,
+      filters: filter === undefined ? [] : [filter],
+      hasRoom: () => this.#held.hasRoom,
       onMessage: (message, seq, timeMs) => {
-        // A consumer that was made late starts where the one before should have been; what came
-        // twice is dropped.
-        if (this.#stopped || seq < this.#next) return
-        this.#next = seq + 1
-        this.#held.push(toStored(message, seq, timeMs))
-        this.#heldBytes += message.data.length
-        this.#wake?.()
+        if (!this.#stopped && this.#held.add(message, seq, timeMs)) this.#wake?.()
       },
     })
   }
@@ -161,7 +157,7 @@ export class Reader {
     try {
       const { nc } = this.#connection
       // Before the stream is asked: messages may overtake its answer, which then ends before them.
-      const read = this.#next - 1
+      const read = this.#held.next - 1
       const { last, created } = await streamBounds(nc, this.#stream, 2000)
       this.#created ??= created
       const wasShort = this.#isShort
@@ -173,40 +169,28 @@ export class Reader {
       }
       if (created !== this.#created || this.#isShort) {
         const what = `stream ${this.#stream} is another one than before`
-        this.#fail('log_changed', `${what}: made ${created}, its last message is ${last}`)
+        this.#fail(new FlowStoneError('log_changed', `${what}: made ${created}, its last message is ${last}`))
         return
       }
-      const from = this.#next
+      const from = this.#held.next
       const behind =
-        this.#held.length === 0 &&
+        this.#held.isEmpty &&
         last >= from &&
-        (this.#filter !== undefined || (await anyBetween(nc, this.#stream, from, last)))
+        (this.#options.filter !== undefined || (await anyBetween(nc, this.#stream, from, last)))
       // Behind, and not a step further since the last look: this consumer is dead, whatever it
       // says.
-      if (behind && this.#seenAtLook === this.#next) this.#pull?.stop()
+      if (behind && this.#seenAtLook === this.#held.next) this.#pull?.stop()
       this.#seenAtLook = behind ? from : -1
     } catch (error) {
       // Anything else is asked again at the next look.
-      if (error instanceof FlowStoneError && error.code === 'no_stream') this.#fail('log_changed', error.message)
+      if (error instanceof FlowStoneError && error.code === 'no_stream')
+        this.#fail(new FlowStoneError('log_changed', error.message))
     }
   }
 
-  #fail(code: 'log_changed' | 'closed', message: string): void {
+  #fail(error: FlowStoneError): void {
     if (this.#stopped) return
-    this.#failure = new FlowStoneError(code, message)
+    this.#failure = error
     this.stop()
-  }
-}
-
-/** As it came from a consumer. */
-export function toStored(message: Msg, seq: number, timeMs: number): StoredMessage {
-  const { subject, data: payload } = message
-  const text = receivedText(message)
-  return {
-    subject,
-    seq,
-    timeMs,
-    payload,
-    headers: text === undefined ? headerMap(message.headers) : new ReceivedHeaders(text),
   }
 }

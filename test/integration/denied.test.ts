@@ -4,11 +4,12 @@ import { expect, it } from 'vitest'
 import { asset, connect, pipeline } from '../../src/index.ts'
 import { consequenceOf, deniedBy, remedyOf } from '../../src/log/permissions.ts'
 import { runCommand } from '../cli/kit.ts'
+import { collect } from '../kit/collect.ts'
 import { rawNats } from '../kit/raw-nats.ts'
 import { scratchFolder } from '../kit/scratch.ts'
 import { freshNamespace, listeningLogger, rejection } from '../kit/stage.ts'
 import { until } from '../kit/until.ts'
-import { busy } from '../kit/within.ts'
+import { busy, within } from '../kit/within.ts'
 
 const admin = { user: 'admin', pass: 'x' }
 const app = { user: 'app', pass: 'x' }
@@ -75,6 +76,43 @@ it('a limit that may not be read or written is refused at once by name', async (
     expect(await rejection(flow.limiter.take('b', { limit: 5, per: 'minute' }))).toMatchObject(missing)
     expect(await rejection(flow.limiter.takeSlot('s', 1, { lease: '5s' }))).toMatchObject(missing)
   }
+})
+
+it('a history whose messages may not be asked for is refused at once by name', async () => {
+  const namespace = freshNamespace()
+  const permission = `$JS.API.CONSUMER.MSG.NEXT.${namespace}_LOG_0.>`
+  await using server = await rawNats(without([permission]))
+  await makeNamespace(server.url, namespace)
+  await using flow = await connect({ servers: server.url, namespace, nats: admin, logger: listeningLogger() })
+  await flow.engine()
+  await flow.worker(pipe)
+  const run = await flow.materialize(one, { pipeline: pipe })
+  await run.result()
+  await using denied = await connect({ servers: server.url, namespace, nats: app, logger: listeningLogger() })
+  const missing = { code: 'denied', message: expect.stringContaining(`publish ${permission}`) }
+  const began = performance.now()
+  expect(await rejection(collect(denied.history(run.id)))).toMatchObject(missing)
+  expect(await rejection(denied.verify())).toMatchObject(missing)
+  expect(performance.now() - began).toBeLessThan(6000 * busy())
+})
+
+it('a gather whose messages may not be asked for waits for the permission, and costs no attempt', async () => {
+  const namespace = freshNamespace()
+  await using server = await rawNats(without([`$JS.API.CONSUMER.MSG.NEXT.${namespace}_LOG_0.>`]))
+  await makeNamespace(server.url, namespace)
+  const logger = listeningLogger()
+  await using flow = await connect({ servers: server.url, namespace, nats: admin, logger: listeningLogger() })
+  await flow.engine()
+  await using other = await connect({ servers: server.url, namespace, nats: app, logger })
+  const gather = async (results: AsyncIterable<unknown>): Promise<number> => (await collect(results)).length
+  const many = asset('many', { scatter: () => [1, 2, 3], execute: () => 1, gather })
+  const spread = pipeline('spread', [many])
+  await other.worker(spread)
+  const run = await flow.materialize(many, { pipeline: spread })
+  await until('it lacks a permission', () => logger.lines.some((line) => line.includes('CONSUMER.MSG.NEXT')))
+  server.reload(without([]))
+  expect(await run.result({ signal: within(30_000) })).toBe(3)
+  expect((await collect(flow.history(run.id))).map(({ kind }) => kind)).not.toContain('attempt.ended')
 })
 
 it('an engine that may not read the proof says so once and goes on, and seals where the proof is off', async () => {

@@ -178,7 +178,7 @@ async function* loggedPieces(
   const { first } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
   const held = new Map<string, Held>()
   let bytes = 0
-  const reader = new Reader(connection, names.log(shard), Math.max(1, first))
+  const reader = new Reader(connection, names.log(shard), Math.max(1, first), { onDenied: 'throw' })
   try {
     for (let at = first - 1; at < last; ) {
       const messages = await reader.take(TAKE, last)

@@ -70,7 +70,7 @@ async function checkLog(
   from: number,
 ): Promise<void> {
   const { last } = await connection.read((nc) => streamBounds(nc, names.log(shard)))
-  const reader = new Reader(connection, names.log(shard), from)
+  const reader = new Reader(connection, names.log(shard), from, { onDenied: 'throw' })
   try {
     for (let next = from; next <= last; ) {
       signal?.throwIfAborted()

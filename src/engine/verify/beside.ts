@@ -167,7 +167,7 @@ export class Beside {
   async foldTo(upTo: number): Promise<void> {
     const { connection, names, shard } = this.#options
     if (this.#folded >= upTo) return
-    const reader = new Reader(connection, names.log(shard), this.#folded + 1)
+    const reader = new Reader(connection, names.log(shard), this.#folded + 1, { onDenied: 'throw' })
     try {
       while (this.#folded < upTo) {
         const messages = await reader.take(TAKE, upTo)

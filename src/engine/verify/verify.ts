@@ -162,7 +162,7 @@ class Pass {
   async read(upTo: number): Promise<number> {
     const { connection, names, shard, pace, progress } = this.#at
     if (this.#next > upTo) return 0
-    const reader = new Reader(connection, names.log(shard), this.#next)
+    const reader = new Reader(connection, names.log(shard), this.#next, { onDenied: 'throw' })
     let count = 0
     try {
       while (this.#next <= upTo) {

@@ -92,7 +92,7 @@ async function* messagesSince(
   const { last } = await connection.read((nc) => streamBounds(nc, stream))
   const upTo = Math.min(last, 'seq' in limit ? limit.seq : last)
   if (!(await connection.read((nc) => anyBetween(nc, stream, seq + 1, upTo)))) return
-  const reader = new Reader(connection, stream, seq + 1)
+  const reader = new Reader(connection, stream, seq + 1, { onDenied: 'throw' })
   try {
     for (let at = seq; at < upTo; ) {
       const messages = await reader.take(TAKE, upTo)

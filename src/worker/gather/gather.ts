@@ -318,7 +318,7 @@ async function buildIndex(
     [subject, started].map((last_by_subj) => connection.read((nc) => leaderGet(nc, stream, { last_by_subj }))),
   )
   if (!last) return index
-  const reader = new Reader(connection, stream, startedAt?.seq ?? 1, subject)
+  const reader = new Reader(connection, stream, startedAt?.seq ?? 1, { filter: subject })
   const end = Math.min(last.seq, closedSeq)
   const { signal } = source
   const off = signal && onAbort(signal, () => reader.stop())
