@@ -15,10 +15,10 @@ import {
   type StreamConfig,
 } from '@nats-io/jetstream'
 import type { NatsConnection } from '@nats-io/nats-core'
-import { violationIn } from './denied.ts'
 import { configOf, ensureStream, topologyError, type Wish } from './ensure-stream.ts'
 import { FlowStoneError, InvalidError, messageOf } from './errors.ts'
 import { domainOf, jetstreamManager } from './jetstream.ts'
+import { ensureLogs, LOGS_MIN_BYTES } from './logs-stream.ts'
 import { agreeOnShards, keepMade, markMade, NOT_FOUND, type Topology } from './namespace.ts'
 import { hasNoAnswer, patiently } from './patiently.ts'
 import { shown } from './shown.ts'
@@ -68,14 +68,6 @@ export const LOG_ID = 'flowstone_log'
 const NANOS_PER_MS = 1_000_000
 const FEED_MAX_AGE_MS = 7 * 24 * 3_600_000
 const FEED_WINDOW_MS = 1000
-const LOGS_MAX_AGE_MS = 7 * 24 * 3_600_000
-const LOGS_MAX_BYTES = 1024 ** 3
-/** Where nothing is said, so many times as much must be left. */
-const LOGS_SHARE = 4
-/** Less holds hardly a message. */
-const LOGS_MIN_BYTES = 1024 ** 2
-/** Lines whose answer was lost are sent again within this time. */
-const LOGS_WINDOW_MS = 30_000
 /** So long the server may take to copy what the feed lacks, and how often it is asked. */
 const SOURCES_WAIT_MS = 5000
 const SOURCES_LOOK_MS = 50
@@ -279,76 +271,6 @@ function feedWish(names: Names, replicas: number, maxAgeNanos = FEED_MAX_AGE_MS 
     // A fact comes twice only within a batch that is sent again, and that is refused as a whole.
     duplicate_window: Math.min(FEED_WINDOW_MS * NANOS_PER_MS, maxAgeNanos),
     // What is said of a run is much like what is said of others.
-    compression: StoreCompression.S2,
-  }
-}
-
-/**
- * The server reserves the bytes that a stream may have, and makes no stream at all when all are
- * reserved. So by default the logs get a quarter of what it has left at most. A namespace can do
- * without them, as where an engine has the rights of an older version. Without `options` it looks
- * only whether they are there. Returns whether it made them.
- */
-async function ensureLogs(
-  jsm: JetStreamManager,
-  names: Names,
-  replicas: number,
-  options?: TopologyOptions,
-): Promise<boolean> {
-  try {
-    const there = await configOf(jsm, names.logs)
-    if (there && !options) return false
-    const wish = logsWish(names, replicas, there, options ?? {})
-    if (!there && options?.logsMaxBytes === undefined) return await makeLogs(jsm, wish)
-    await ensureStream(jsm, wish)
-    return !there
-  } catch (error) {
-    if (violationIn(error) && (options?.logsMaxAgeMs ?? options?.logsMaxBytes) === undefined) return false
-    throw error
-  }
-}
-
-/** What the server has left only a try says: it is made with four times as much, then less. */
-async function makeLogs(jsm: JetStreamManager, wish: Wish & { readonly max_bytes: number }): Promise<boolean> {
-  for (let maxBytes = wish.max_bytes; maxBytes >= LOGS_MIN_BYTES; maxBytes /= 4) {
-    try {
-      await ensureStream(jsm, { ...wish, max_bytes: LOGS_SHARE * maxBytes })
-    } catch (error) {
-      if (error instanceof FlowStoneError && error.code === 'storage_full') continue
-      throw error
-    }
-    await ensureStream(jsm, { ...wish, max_bytes: maxBytes })
-    return true
-  }
-  return false
-}
-
-/**
- * Lines of `ctx.log`. The oldest go first when there is no room. What is not named stays as it was
- * set before.
- */
-function logsWish(
-  names: Names,
-  replicas: number,
-  there: StreamConfig | undefined,
-  { logsMaxAgeMs, logsMaxBytes }: TopologyOptions,
-): Wish & { readonly max_bytes: number } {
-  const ageMs = logsMaxAgeMs === undefined ? undefined : Math.round(logsMaxAgeMs)
-  const maxAge = ageMs === undefined ? (there?.max_age ?? LOGS_MAX_AGE_MS * NANOS_PER_MS) : ageMs * NANOS_PER_MS
-  return {
-    name: names.logs,
-    subjects: [`${names.ns}.logs.>`],
-    num_replicas: replicas,
-    storage: StorageType.File,
-    retention: RetentionPolicy.Limits,
-    discard: DiscardPolicy.Old,
-    max_age: maxAge,
-    max_bytes: logsMaxBytes ?? there?.max_bytes ?? LOGS_MAX_BYTES,
-    duplicate_window: Math.min(LOGS_WINDOW_MS * NANOS_PER_MS, maxAge),
-    allow_direct: true,
-    allow_atomic: true,
-    allow_rollup_hdrs: false,
-    allow_msg_ttl: false,
     compression: StoreCompression.S2,
   }
 }

@@ -409,6 +409,23 @@ describe('the stream of logs', () => {
     await nc.close()
   })
 
+  it('is found room for in each of the namespaces that are made at once where there is little', async () => {
+    await using small = await rawNats({ jetstream: { max_file_store: 6 * GIB } })
+    const nc = await connectNats({ servers: small.url })
+    const jsm = await jetstreamManager(nc)
+    const made = Array.from({ length: 12 }, (_, i) => `at-once-${i}`)
+    const setUp = async (namespace: string): Promise<void> => {
+      await using flow = await connect({ servers: small.url, namespace, logger: listeningLogger() })
+      await flow.setup()
+    }
+    // Together they ask for eight times as much as there is.
+    for (const some of [made.slice(0, 6), made.slice(6)]) await Promise.all(some.map(setUp))
+    const sizes = await Promise.all(made.map(async (ns) => (await jsm.streams.info(`${ns}_LOGS`)).config.max_bytes))
+    expect(sizes.reduce((sum, size) => sum + size)).toBeLessThan(6 * GIB)
+    await jsm.streams.add({ name: 'OTHER', subjects: ['other'], max_bytes: 1024 ** 2 })
+    await nc.close()
+  })
+
   it('has no lines of runs that are pruned', async () => {
     await using stage = await openStage(server.url, all, { sealAfter: '1s' })
     const { flow, namespace } = stage
