@@ -10,6 +10,7 @@ import {
 import { violationIn } from './denied.ts'
 import { configOf, ensureStream, type Wish } from './ensure-stream.ts'
 import { FlowStoneError } from './errors.ts'
+import { pause } from './patiently.ts'
 import type { Names } from './subjects.ts'
 
 const NANOS_PER_MS = 1_000_000
@@ -21,7 +22,8 @@ const LOGS_SHARE = 4
 export const LOGS_MIN_BYTES = 1024 ** 2
 /** Lines whose answer was lost are sent again within this time. */
 const LOGS_WINDOW_MS = 30_000
-const AGAIN_MAX_MS = 100
+/** At random up to this: those that collided shall not do so again. */
+const RETRY_MAX_MS = 100
 
 export interface LogsOptions {
   readonly logsMaxAgeMs?: number
@@ -54,13 +56,13 @@ export async function ensureLogs(
 }
 
 /**
- * What the server has left only a try says: it is made with four times as much, then less. Others
- * that are made at this moment may take that for a moment only, so each size is tried twice.
+ * The server does not say how much it has left. So the stream is made four times as large, and
+ * then made smaller. Other namespaces may do the same at this moment, so each size is tried twice.
  */
 async function makeLogs(jsm: JetStreamManager, wish: Wish & { readonly max_bytes: number }): Promise<boolean> {
   for (let maxBytes = wish.max_bytes; maxBytes >= LOGS_MIN_BYTES; maxBytes /= 4) {
     if (await fits(jsm, wish, maxBytes)) return true
-    await new Promise((resolve) => setTimeout(resolve, AGAIN_MAX_MS * Math.random()))
+    await pause(RETRY_MAX_MS * Math.random())
     if (await fits(jsm, wish, maxBytes)) return true
   }
   return false
@@ -69,8 +71,8 @@ async function makeLogs(jsm: JetStreamManager, wish: Wish & { readonly max_bytes
 async function fits(jsm: JetStreamManager, wish: Wish, maxBytes: number): Promise<boolean> {
   if (!(await hasRoom(jsm, { ...wish, max_bytes: LOGS_SHARE * maxBytes }))) return false
   if (await hasRoom(jsm, { ...wish, max_bytes: maxBytes })) return true
-  // Several were made at once, and together have more than there is. The server then refuses all
-  // but to delete one.
+  // Streams that were made at the same moment may have more together than the server has. It then
+  // refuses every change, and only lets streams be deleted.
   await jsm.streams.delete(wish.name).catch(() => undefined)
   return false
 }

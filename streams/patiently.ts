@@ -20,8 +20,12 @@ export async function patiently<T>(ask: () => Promise<T>): Promise<T> {
     } catch (error) {
       if (performance.now() - sinceMs >= patienceOf(error)) throw error
     }
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * (0.5 + Math.random())))
+    await pause(PAUSE_MS * (0.5 + Math.random()))
   }
+}
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
 }
 
 function patienceOf(error: unknown): number {

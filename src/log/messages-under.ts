@@ -2,7 +2,7 @@
 import { FlowStoneError } from '../../streams/errors.ts'
 import { atMost } from '../options/timer.ts'
 import type { Connection } from './connection.ts'
-import { Held } from './held.ts'
+import { MessageBuffer } from './message-buffer.ts'
 import { directSince, leaderGet, type StoredMessage, streamBounds } from './nats.ts'
 import { OrderedPull } from './ordered-pull.ts'
 
@@ -64,7 +64,7 @@ class Reading implements Disposable {
   readonly #connection: Connection
   readonly #stretch: Stretch
   readonly #offReconnect: () => void
-  readonly #held: Held
+  readonly #buffer: MessageBuffer
   #cameMs = 0
   #pull: OrderedPull | undefined
   #wake: (() => void) | undefined
@@ -72,7 +72,7 @@ class Reading implements Disposable {
   constructor(connection: Connection, stretch: Stretch) {
     this.#connection = connection
     this.#stretch = stretch
-    this.#held = new Held(stretch.start)
+    this.#buffer = new MessageBuffer(stretch.start)
     // A server that was started again has forgotten the consumer.
     this.#offReconnect = connection.onReconnect(() => this.#pull?.stop())
   }
@@ -82,15 +82,15 @@ class Reading implements Disposable {
     const { stream, end } = this.#stretch
     const sinceMs = performance.now()
     for (;;) {
-      const messages = this.#held.take(TAKEN_MAX)
+      const messages = this.#buffer.take(TAKEN_MAX)
       if (messages.length > 0) {
         this.#pull?.more()
         return messages
       }
-      if (this.#held.next > end) return []
+      if (this.#buffer.next > end) return []
       const pull = await this.#open()
       const isLate = (await atMost(SILENCE_MS, this.#woken(pull))) === 'late'
-      if (!this.#held.isEmpty) continue
+      if (!this.#buffer.isEmpty) continue
       if (isLate && !(await this.#isAnyLeft())) return []
       const nowMs = performance.now()
       // A large message may take long on a slow line. Nothing else is heard meanwhile.
@@ -109,7 +109,7 @@ class Reading implements Disposable {
   }
 
   async #woken(pull: OrderedPull): Promise<void> {
-    if (!this.#held.isEmpty || pull.hasEnded) return
+    if (!this.#buffer.isEmpty || pull.hasEnded) return
     await new Promise<void>((resolve) => {
       this.#wake = resolve
     })
@@ -143,11 +143,11 @@ class Reading implements Disposable {
     const { stream, filters } = this.#stretch
     return OrderedPull.open(this.#connection, {
       stream,
-      from: this.#held.next,
+      from: this.#buffer.next,
       filters,
-      hasRoom: () => this.#held.hasRoom,
+      hasRoom: () => this.#buffer.hasRoom,
       onMessage: (message, seq, timeMs) => {
-        if (!this.#held.add(message, seq, timeMs)) return
+        if (!this.#buffer.add(message, seq, timeMs)) return
         this.#cameMs = performance.now()
         this.#wake?.()
       },
@@ -163,7 +163,7 @@ class Reading implements Disposable {
 
   async #isAnyLeft(): Promise<boolean> {
     const { stream, filters, end } = this.#stretch
-    const seq = Math.max(1, this.#held.next)
+    const seq = Math.max(1, this.#buffer.next)
     const next = filters.map((next_by_subj) =>
       this.#connection.read((nc) => leaderGet(nc, stream, { seq, next_by_subj })),
     )

@@ -4,7 +4,7 @@
  */
 import { FlowStoneError } from '../../streams/errors.ts'
 import type { Connection } from './connection.ts'
-import { Held } from './held.ts'
+import { MessageBuffer } from './message-buffer.ts'
 import { anyBetween, type StoredMessage, streamBounds } from './nats.ts'
 import { OrderedPull } from './ordered-pull.ts'
 import { reportsOf } from './reports.ts'
@@ -35,7 +35,7 @@ export interface ReaderOptions {
 export class Reader {
   readonly #connection: Connection
   readonly #stream: string
-  readonly #held: Held
+  readonly #buffer: MessageBuffer
   #wake: (() => void) | undefined
   #pull: OrderedPull | undefined
   #stopped = false
@@ -55,7 +55,7 @@ export class Reader {
     this.#offReconnect = connection.onReconnect(() => this.#pull?.stop())
     this.#connection = connection
     this.#stream = stream
-    this.#held = new Held(from)
+    this.#buffer = new MessageBuffer(from)
     this.#timer = setInterval(() => void this.#look(), LOOK_MS)
     this.#timer.unref()
     void this.#pump()
@@ -67,8 +67,8 @@ export class Reader {
    * stream is no longer the one that was read until now, and `closed` with its connection.
    */
   async take(max: number, upTo?: number): Promise<StoredMessage[]> {
-    for (let waitMs = GONE_FIRST_MS; this.#held.isEmpty && !this.#stopped; waitMs = GONE_LOOK_MS) {
-      if (upTo !== undefined && this.#held.next > upTo) return []
+    for (let waitMs = GONE_FIRST_MS; this.#buffer.isEmpty && !this.#stopped; waitMs = GONE_LOOK_MS) {
+      if (upTo !== undefined && this.#buffer.next > upTo) return []
       await new Promise<void>((resolve) => {
         const timer = upTo === undefined ? undefined : setTimeout(resolve, waitMs)
         this.#wake = () => {
@@ -80,20 +80,20 @@ export class Reader {
           else setImmediate(resolve)
         }
       })
-      if (upTo === undefined || !this.#held.isEmpty || this.#stopped) continue
+      if (upTo === undefined || !this.#buffer.isEmpty || this.#stopped) continue
       if (await this.#nothingUpTo(upTo)) return []
     }
     if (this.#failure) throw this.#failure
-    const taken = this.#held.take(max)
+    const taken = this.#buffer.take(max)
     this.#pull?.more()
     return taken
   }
 
   async #nothingUpTo(seq: number): Promise<boolean> {
-    const from = this.#held.next
+    const from = this.#buffer.next
     if (from > seq) return true
     try {
-      return !(await anyBetween(this.#connection.nc, this.#stream, from, seq)) && this.#held.next === from
+      return !(await anyBetween(this.#connection.nc, this.#stream, from, seq)) && this.#buffer.next === from
     } catch {
       // Asked again soon.
       return false
@@ -101,7 +101,7 @@ export class Reader {
   }
 
   get isEmpty(): boolean {
-    return this.#held.isEmpty
+    return this.#buffer.isEmpty
   }
 
   stop(): void {
@@ -114,7 +114,7 @@ export class Reader {
 
   async #pump(): Promise<void> {
     for (let pauseMs = PAUSE_MS; !this.#stopped; ) {
-      const from = this.#held.next
+      const from = this.#buffer.next
       try {
         const opening = this.#open()
         const pull = await this.#connection.untilDisconnect(() => opening)
@@ -124,7 +124,7 @@ export class Reader {
         if (this.#stopped) pull?.stop()
         await pull?.ended
         if (pull?.denied) throw pull.denied
-        pauseMs = this.#held.next > from ? PAUSE_MS : Math.min(PAUSE_MAX_MS, pauseMs * 2)
+        pauseMs = this.#buffer.next > from ? PAUSE_MS : Math.min(PAUSE_MAX_MS, pauseMs * 2)
       } catch (error) {
         // The server is away or forgot the consumer; a new one starts behind what came.
         const refusal = error instanceof FlowStoneError ? error : undefined
@@ -143,11 +143,11 @@ export class Reader {
     const { filter } = this.#options
     return await OrderedPull.open(this.#connection, {
       stream: this.#stream,
-      from: this.#held.next,
+      from: this.#buffer.next,
       filters: filter === undefined ? [] : [filter],
-      hasRoom: () => this.#held.hasRoom,
+      hasRoom: () => this.#buffer.hasRoom,
       onMessage: (message, seq, timeMs) => {
-        if (!this.#stopped && this.#held.add(message, seq, timeMs)) this.#wake?.()
+        if (!this.#stopped && this.#buffer.add(message, seq, timeMs)) this.#wake?.()
       },
     })
   }
@@ -157,7 +157,7 @@ export class Reader {
     try {
       const { nc } = this.#connection
       // Before the stream is asked: messages may overtake its answer, which then ends before them.
-      const read = this.#held.next - 1
+      const read = this.#buffer.next - 1
       const { last, created } = await streamBounds(nc, this.#stream, 2000)
       this.#created ??= created
       const wasShort = this.#isShort
@@ -172,14 +172,14 @@ export class Reader {
         this.#fail(new FlowStoneError('log_changed', `${what}: made ${created}, its last message is ${last}`))
         return
       }
-      const from = this.#held.next
+      const from = this.#buffer.next
       const behind =
-        this.#held.isEmpty &&
+        this.#buffer.isEmpty &&
         last >= from &&
         (this.#options.filter !== undefined || (await anyBetween(nc, this.#stream, from, last)))
       // Behind, and not a step further since the last look: this consumer is dead, whatever it
       // says.
-      if (behind && this.#seenAtLook === this.#held.next) this.#pull?.stop()
+      if (behind && this.#seenAtLook === this.#buffer.next) this.#pull?.stop()
       this.#seenAtLook = behind ? from : -1
     } catch (error) {
       // Anything else is asked again at the next look.

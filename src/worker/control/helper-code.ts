@@ -126,7 +126,7 @@ export function helperMain(given: {
     return `${(tokens[from] ?? '').split('_').at(-1)}.${tokens[from + 3]}`
   }
 
-  const again = (): void => {
+  const reconnectLater = (): void => {
     ready = false
     socket = undefined
     setTimeout(connect, retryMs)
@@ -138,7 +138,7 @@ export function helperMain(given: {
     try {
       address = new URL((servers[at++ % servers.length] ?? '').replace(/^(?!\w+:\/\/)/, 'nats://'))
     } catch {
-      again()
+      reconnectLater()
       return
     }
     const host = address.hostname.replace(/^\[|\]$/g, '')
@@ -163,7 +163,7 @@ export function helperMain(given: {
     }
     raw.setNoDelay(true)
     raw.on('error', () => undefined)
-    raw.once('close', again)
+    raw.once('close', reconnectLater)
     const read = (stream: net.Socket): void => {
       for (;;) {
         const end = buffer.indexOf('\r\n')

@@ -5,7 +5,7 @@
 import { MessageChannel, type MessagePort, Worker as Thread } from 'node:worker_threads'
 import { type HelperData, helperMain } from './helper-code.ts'
 
-/** When its last worker has ended, it is looked after so long whether another one has started. */
+/** The thread ends so long after its last worker has stopped, unless another one has started. */
 const LINGER_MS = 5000
 
 interface Shared {

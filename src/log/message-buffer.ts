@@ -7,7 +7,7 @@ const MESSAGES = 500
 const BYTES = 512 * 1024
 
 /** Messages of a stream in order, however many consumers bring them, one after the other. */
-export class Held {
+export class MessageBuffer {
   #messages: StoredMessage[] = []
   #bytes = 0
   #next: number
